@@ -1,0 +1,1 @@
+"""Rules, findings, alerts and their delivery: what is worth telling a person, and how."""

@@ -1,0 +1,274 @@
+"""What rules see and what they say: KeyUse, VaultAccess and KekUse in; Finding out.
+
+Everything here is a value: no I/O, no clock. Times are integers with their unit in the name (`_us`, `_ms`: since the
+epoch, UTC); people see RFC 3339. `streams` fills these from events and vault records, rules only read them.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct, field
+
+from cryptocore.events import Operation, Outcome
+
+
+class Severity(StrEnum):
+    """How soon a person must look."""
+
+    INFO = "info"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0 for info to 4 for critical."""
+        return list(Severity).index(self)
+
+
+class Scope(StrEnum):
+    """Whose state a rule is given."""
+
+    KEY = "key"
+    KEK = "kek"
+    PRINCIPAL = "principal"
+    TENANT = "tenant"
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """A detection's metadata. `policy` is a clause of the policy, `technique` a MITRE ATT&CK id."""
+
+    id: str
+    title: str
+    scope: Scope
+    severity: Severity
+    policy: str
+    technique: str | None = None
+    known_gaps: str
+    first_step: str
+
+    @property
+    def runbook(self) -> str:
+        """Path of the runbook below the documentation root."""
+        return f"docs/runbooks/{self.id}.md"
+
+
+class Evidence(Struct, frozen=True):
+    """One document that a finding stands on: `kind` and `id` as in the index."""
+
+    kind: str
+    id: str
+    at_ms: int
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One hit. `tenant`, `key` and `principal` ("" = does not apply) with the rule make the fingerprint."""
+
+    rule_id: str
+    title: str
+    severity: Severity
+    summary: str
+    effective_ms: int
+    tenant: str = ""
+    key: str = ""
+    principal: str = ""
+    who: str = ""
+    sure: str = ""
+    first_step: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    facts: dict[str, str] = {}
+
+
+class RecentUse(Struct, frozen=True, array_like=True):
+    """One of the last 32 uses that the state of a key remembers."""
+
+    event_id: str
+    effective_ms: int
+    operation: Operation
+    outcome: Outcome
+    revision: int
+    version: int
+    actor: str
+    purpose: str
+    service: str
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    """A key version as the trail knows it. `revoked_in` is the revision that revoked it."""
+
+    id: str
+    version: int
+    state: str | None
+    revision: int
+    revoked_ms: int | None = None
+    revoked_in: int | None = None
+    revocation_reason: str | None = None
+
+
+class KeyUse(Struct, frozen=True, kw_only=True):
+    """One use of a key by a service, as its verified event tells it, with what the trail knew at that moment.
+
+    `key` is None where the event names none (a ciphertext that could not be parsed). `recent` holds earlier uses of
+    the same key, oldest first; this use is not among them.
+    """
+
+    event_id: str
+    operation: Operation
+    outcome: Outcome
+    reason: str | None
+    effective_ms: int
+    service: str
+    actor: str
+    purpose: str
+    tenant: str
+    key: KeyView | None
+    key_revision: int
+    recent: tuple[RecentUse, ...] | list[RecentUse] = ()
+    suspect: bool = False
+
+
+class AccessClass(StrEnum):
+    """What a vault operation does to its object."""
+
+    USE = "use"
+    READ = "read"
+    LIST = "list"
+    ADMIN = "admin"
+    CHALLENGE = "challenge"
+    NOTIFICATION = "notification"
+    UNKNOWN = "unknown"
+
+
+class AccessOutcome(StrEnum):
+    """How a vault operation ended, by its HTTP status and never by resultType."""
+
+    SUCCEEDED = "succeeded"
+    DENIED = "denied"
+    FAILED = "failed"
+    THROTTLED = "throttled"
+    NOT_FOUND = "not_found"
+
+
+class PrincipalKind(StrEnum):
+    """Who called the vault: a person, a workload, or nobody whom the record names."""
+
+    USER = "user"
+    WORKLOAD = "workload"
+    UNKNOWN = "unknown"
+
+
+class Principal(Struct, frozen=True):
+    """The vault's caller; `id` is lower case."""
+
+    id: str | None
+    kind: PrincipalKind
+    app_id: str | None = None
+    upn: str | None = None
+
+
+class KeyChange(Struct, frozen=True):
+    """What a KeyUpdate asked for; None = not said in the record. `expires_at` is RFC 3339."""
+
+    enabled: bool | None = None
+    expires_at: str | None = None
+    operations: tuple[str, ...] | None = None
+
+
+class VaultAccess(Struct, frozen=True, kw_only=True):
+    """One Key Vault log record, normalised. Names, hosts and ids are lower case; `time` keeps seven digits."""
+
+    time: str
+    operation: str
+    access_class: AccessClass = field(name="class")
+    outcome: AccessOutcome | None
+    denial: str | None
+    http_status: int | None
+    vault: str | None
+    object_kind: str | None
+    object_name: str | None
+    object_version: str | None
+    principal: Principal
+    address: str | None
+    network: str | None
+    tls_version: str | None
+    correlation_id: str | None
+    shape: str
+    key_change: KeyChange | None
+    access_id: str
+    resource_id: str | None
+    time_us: int
+
+
+class KekUseStatus(StrEnum):
+    """What the join says of one KEK operation."""
+
+    MATCHED = "matched"
+    UNACCOUNTED = "unaccounted"
+    UNLOGGED = "unlogged"
+    PENDING = "pending"
+    NOT_EVALUATED = "not_evaluated"
+
+
+class Strength(StrEnum):
+    """By what a vault record and an event were joined: the service's request id, our call id, or attributes alone."""
+
+    EXACT = "exact"
+    CLAIMED = "claimed"
+    WEAK = "weak"
+
+
+class KekUse(Struct, frozen=True, kw_only=True):
+    """One KEK operation with the judgement of the join; `id` is the access_id, or the event id where unlogged.
+
+    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches.
+    """
+
+    id: str
+    status: KekUseStatus
+    strength: Strength | None
+    reason: str | None
+    final: bool
+    vault: str
+    name: str
+    version: str | None
+    operation: str
+    outcome: str
+    time_us: int
+    principal_id: str | None
+    principal_kind: str | None = None
+    principal_label: str | None = None
+    address: str | None = None
+    correlation_id: str | None = None
+    access_id: str | None = None
+    event_id: str | None = None
+    source: str | None = None
+    actor: str | None = None
+    purpose: str | None = None
+    tenant: str | None = None
+    key_id: str | None = None
+
+
+class FindingMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="finding"):
+    """A finding on its way to triage; `count` is cumulative for the fingerprint since `opened_ms`."""
+
+    v: int = 1
+    finding_id: str
+    fingerprint: str
+    opened_ms: int
+    count: int
+    first_ms: int
+    last_ms: int
+    finding: Finding
+
+
+class Notification(Struct, frozen=True, kw_only=True):
+    """One delivery that is owed: the same `id` is never shown to a person twice by a channel that can tell."""
+
+    id: str
+    alert_id: str
+    kind: str  # opened | worse | resolved
+    severity: Severity
+    subject: str
+    text: str
+    alert: dict[str, Any]

@@ -1,0 +1,1 @@
+"""Envelope encryption whose every use leaves a sealed audit event."""

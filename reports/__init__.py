@@ -1,0 +1,1 @@
+"""The weekly report: collected from the index, summed up, rendered as one HTML file."""

@@ -1,0 +1,1 @@
+"""Where documents are written and found: one port, two adapters."""

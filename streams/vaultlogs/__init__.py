@@ -1,0 +1,1 @@
+"""Key Vault logs as they really look, made into VaultAccess."""
