@@ -1,0 +1,349 @@
+"""What a line must satisfy beyond its types: the texts, the times, and which fields go together.
+
+Two kinds of check. A *text* is matched once and remembered, because a fleet says the same few thousand words all day.
+A *shape* is the combination of phase, operation, outcome, reason and the fields that are present; it is judged once
+and remembered too. What is left per event is its id and its time of day.
+"""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from cryptocore.errors import EventInvalid
+from cryptocore.vocabulary import (
+    DATA_USES,
+    LIFE_CYCLE,
+    MOTIVES,
+    TOKEN_ACTS,
+    VAULT_CALLS,
+    Operation,
+    Outcome,
+    Phase,
+    Reason,
+)
+
+if TYPE_CHECKING:
+    from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Count, Heartbeat, KekRef, OwnerRef, VaultAttempt
+
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest integer a line may hold: what every JSON reader keeps exact."""
+MAX_VERSION: Final = 2**32 - 1
+MAX_NOTE: Final = 512
+MAX_CALL_IDS: Final = 16
+MAX_COUNTS: Final = 64
+
+UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+HEX16: Final = "[0-9a-f]{32}"
+HEX32: Final = "[0-9a-f]{64}"
+DATE: Final = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+TIME_OF_DAY: Final = "T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}Z"
+SERVICE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
+PURPOSE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
+ACTOR: Final = "[a-z][a-z0-9-]{0,31}:[!-~]{1,128}"
+OWNER_PART: Final = "[!-~]{1,128}"
+HOST: Final = "[0-9A-Za-z][0-9A-Za-z._-]{0,252}"
+ADDRESS: Final = "[0-9a-f:.]{2,45}"
+TRACE_ID: Final = "[0-9A-Za-z._-]{1,64}"
+REQUEST_ID: Final = "[!-~]{1,128}"
+VAULT: Final = "[a-z0-9][a-z0-9.:_-]{0,126}"
+KEK_NAME: Final = "[a-z0-9][a-z0-9-]{0,126}"
+KEK_VERSION: Final = "[a-z0-9][a-z0-9_-]{0,63}"
+NOTE: Final = "[^\\x00-\\x1f\\x7f-\\x9f]{1,512}"
+PERSON: Final = "user:"
+"""The kind of actor that is a person, and so may leave a note."""
+
+_REMEMBERED: Final = 65_536
+
+
+class _Texts(dict[str, bool]):
+    """Texts already found to match; asking for another one matches it."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__()
+        self._pattern = re.compile(pattern)
+
+    def __missing__(self, text: str) -> bool:
+        if self._pattern.fullmatch(text) is None:
+            return False
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[text] = True
+        return True
+
+
+class _Dates(_Texts):
+    """Calendar days, with the length of each month."""
+
+    def __missing__(self, text: str) -> bool:
+        return _is_day(text) and super().__missing__(text)
+
+
+_UUID = re.compile(UUID)
+_HEX32 = re.compile(HEX32)
+_TIME_OF_DAY = re.compile(TIME_OF_DAY)
+_dates = _Dates(DATE)
+_services = _Texts(SERVICE)
+_purposes = _Texts(PURPOSE)
+_actors = _Texts(ACTOR)
+_owner_parts = _Texts(OWNER_PART)
+_key_ids = _Texts(HEX16)
+_hosts = _Texts(HOST)
+_addresses = _Texts(ADDRESS)
+_vaults = _Texts(VAULT)
+_kek_names = _Texts(KEK_NAME)
+_kek_versions = _Texts(KEK_VERSION)
+_TRACE_ID = re.compile(TRACE_ID)
+_REQUEST_ID = re.compile(REQUEST_ID)
+_NOTE = re.compile(NOTE)
+
+
+def _is_day(text: str) -> bool:
+    year, month, day = text[:4], text[5:7], text[8:10]
+    if not (year.isdecimal() and month.isdecimal() and day.isdecimal()):
+        return False
+    leap = int(year) % 4 == 0 and (int(year) % 100 != 0 or int(year) % 400 == 0)
+    longest = {"02": 29 if leap else 28, "04": 30, "06": 30, "09": 30, "11": 30}.get(month, 31)
+    return int(year) >= 1970 and int(day) <= longest  # noqa: PLR2004 - the epoch of every time in this format
+
+
+def _wrong(field: str, problem: str) -> EventInvalid:
+    return EventInvalid(field, problem)
+
+
+def _check_uuid(field: str, text: str) -> None:
+    if _UUID.fullmatch(text) is None:
+        raise _wrong(field, "not a lower-case UUID")
+
+
+def _check_time(field: str, text: str) -> None:
+    if not _dates[text[:10]] or _TIME_OF_DAY.fullmatch(text, 10) is None:
+        raise _wrong(field, "not a UTC time with six digits and Z")
+
+
+def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot path: a call for each check costs more
+    """Check one event whose types are already right.
+
+    Raises:
+        EventInvalid: names the field.
+    """
+    if _UUID.fullmatch(event.id) is None:
+        raise _wrong("id", "not a lower-case UUID")
+    time = event.occurred_at
+    if not _dates[time[:10]] or _TIME_OF_DAY.fullmatch(time, 10) is None:
+        raise _wrong("occurred_at", "not a UTC time with six digits and Z")
+    if not _services[event.service]:
+        raise _wrong("service", "not a source name")
+    if not _actors[event.actor]:
+        raise _wrong("actor", "not kind:opaque-id")
+    if not _purposes[event.purpose]:
+        raise _wrong("purpose", "not a purpose")
+    key, owner, kek = event.key, event.owner, event.kek
+    if key is not None and not _key_ids[key.id]:
+        raise _wrong("key.id", "not 32 lower-case hex digits")
+    if owner is not None:
+        _check_owner(owner)
+    if event.host is not None and not _hosts[event.host]:
+        raise _wrong("host", "not a host name")
+    if event.address is not None and not _addresses[event.address]:
+        raise _wrong("address", "not an IP address in lower case without port")
+    if kek is not None:
+        _check_kek(kek)
+    if event.trace_id is not None and _TRACE_ID.fullmatch(event.trace_id) is None:
+        raise _wrong("trace_id", "not a trace id")
+    shape = (
+        event.phase, event.operation, event.outcome, event.reason, key is None, owner is None, kek is None,
+        event.recovery, event.outage_grace, event.intent_id, event.call_ids, event.vault_attempts, event.counts,
+        event.claimed_key_id, event.note,
+    )  # fmt: skip
+    if shape not in _plain_shapes:
+        _judge(event)
+        if shape[_RARE:] == _NOTHING_RARE:
+            _plain_shapes.add(shape)
+
+
+_RARE: Final = 9
+_NOTHING_RARE: Final = (None, (), (), (), None, None)
+_plain_shapes: set[tuple[object, ...]] = set()
+"""Shapes already judged good, of events that hold no field whose content must be looked at each time."""
+
+
+def _judge(event: "AuditEvent") -> None:
+    """Judge the shape, then the contents of the fields that most events do not have."""
+    _judge_phase(event)
+    _judge_reason(event)
+    _judge_key_and_owner(event)
+    _judge_vault_call(event)
+    _judge_summary(event)
+    _judge_texts(event)
+
+
+def _judge_phase(event: "AuditEvent") -> None:
+    if event.phase is Phase.INTENT:
+        if event.outcome is not None:
+            raise _wrong("outcome", "an intent carries none")
+    elif event.outcome is None:
+        raise _wrong("outcome", f"a {event.phase} event carries one")
+    if event.phase is Phase.OUTCOME:
+        if event.intent_id is None:
+            raise _wrong("intent_id", "an outcome event carries one")
+        _check_uuid("intent_id", event.intent_id)
+    elif event.intent_id is not None:
+        raise _wrong("intent_id", f"a {event.phase} event carries none")
+    if event.outcome is Outcome.UNKNOWN and event.phase is not Phase.OUTCOME:
+        raise _wrong("outcome", "unknown is written only for an intent left open")
+
+
+def _judge_reason(event: "AuditEvent") -> None:
+    reason = event.reason
+    if event.outcome in (Outcome.DENIED, Outcome.FAILED):
+        if reason is None:
+            raise _wrong("reason", f"a {event.outcome} event carries one")
+        if reason in MOTIVES:
+            raise _wrong("reason", f"does not say why it was {event.outcome}")
+    elif event.outcome is Outcome.UNKNOWN:
+        if reason is not None and reason is not Reason.CRASHED:
+            raise _wrong("reason", "an unknown outcome has crashed or none")
+    elif reason is not None:
+        if reason not in MOTIVES:
+            raise _wrong("reason", "only a denied or failed event carries it")
+        if event.operation not in LIFE_CYCLE:
+            raise _wrong("reason", "only an act of the life cycle carries it")
+
+
+def _judge_key_and_owner(event: "AuditEvent") -> None:
+    operation = event.operation
+    key_may_be_unknown = event.outcome in (Outcome.DENIED, Outcome.FAILED, Outcome.UNKNOWN)
+    if event.key is None:
+        if not (key_may_be_unknown or operation in TOKEN_ACTS or operation is Operation.SUMMARY):
+            raise _wrong("key", "missing")
+    elif event.claimed_key_id is not None:
+        raise _wrong("claimed_key_id", "only where the key is not known")
+    if event.owner is None and operation in DATA_USES | VAULT_CALLS:
+        raise _wrong("owner", "missing")
+    if event.recovery and operation is not Operation.REENCRYPT:
+        raise _wrong("recovery", "only reencrypt reads under a recovery grant")
+    if event.outage_grace and operation not in DATA_USES:
+        raise _wrong("outage_grace", "only a use of data lives on the cached key")
+
+
+def _judge_vault_call(event: "AuditEvent") -> None:
+    is_call = event.operation in VAULT_CALLS
+    if is_call and event.kek is None:
+        raise _wrong("kek", "missing")
+    if is_call and event.phase is Phase.INTENT:
+        if not event.call_ids:
+            raise _wrong("call_ids", "missing")
+    elif event.call_ids:
+        raise _wrong("call_ids", "only the intent of a wrap or unwrap carries them")
+    if is_call and event.phase is Phase.OUTCOME:
+        if event.outcome is Outcome.SUCCEEDED and not event.vault_attempts:
+            raise _wrong("vault_attempts", "missing")
+    elif event.vault_attempts:
+        raise _wrong("vault_attempts", "only the outcome of a wrap or unwrap carries them")
+    _judge_call_ids(event)
+
+
+def _judge_call_ids(event: "AuditEvent") -> None:
+    if len(event.call_ids) > MAX_CALL_IDS or len(set(event.call_ids)) != len(event.call_ids):
+        raise _wrong("call_ids", f"at most {MAX_CALL_IDS}, all different")
+    for place, call_id in enumerate(event.call_ids):
+        _check_uuid(f"call_ids[{place}]", call_id)
+    if len(event.vault_attempts) > MAX_CALL_IDS:
+        raise _wrong("vault_attempts", f"at most {MAX_CALL_IDS}")
+    if len({attempt.call_id for attempt in event.vault_attempts}) != len(event.vault_attempts):
+        raise _wrong("vault_attempts", "each attempt has its own call_id")
+    for place, attempt in enumerate(event.vault_attempts):
+        _check_attempt(f"vault_attempts[{place}]", attempt)
+
+
+def _judge_summary(event: "AuditEvent") -> None:
+    if event.operation is not Operation.SUMMARY:
+        if event.counts:
+            raise _wrong("counts", "only a summary carries them")
+        return
+    if event.phase is not Phase.SINGLE or event.reason is not Reason.RATE_LIMITED:
+        raise _wrong("reason", "a summary is one single event with reason rate_limited")
+    if not event.counts or len(event.counts) > MAX_COUNTS:
+        raise _wrong("counts", f"a summary carries 1 to {MAX_COUNTS}")
+    if len({(line.operation, line.outcome, line.reason) for line in event.counts}) != len(event.counts):
+        raise _wrong("counts", "one entry for each operation, outcome and reason")
+    for place, line in enumerate(event.counts):
+        _check_count(f"counts[{place}]", line)
+
+
+def _check_count(field: str, line: "Count") -> None:
+    if line.operation is Operation.SUMMARY:
+        raise _wrong(f"{field}.operation", "a summary does not count summaries")
+    if line.outcome not in (Outcome.DENIED, Outcome.FAILED):
+        raise _wrong(f"{field}.outcome", "only denied and failed acts are summarised")
+    if line.reason in MOTIVES:
+        raise _wrong(f"{field}.reason", "does not say why it was denied or failed")
+
+
+def _judge_texts(event: "AuditEvent") -> None:
+    if event.claimed_key_id is not None and not _key_ids[event.claimed_key_id]:
+        raise _wrong("claimed_key_id", "not 32 lower-case hex digits")
+    if event.note is not None:
+        if event.operation not in LIFE_CYCLE or not event.actor.startswith(PERSON):
+            raise _wrong("note", "only on a person's act of the life cycle")
+        if _NOTE.fullmatch(event.note) is None:
+            raise _wrong("note", f"1 to {MAX_NOTE} characters, none of them control characters")
+
+
+def _check_owner(owner: "OwnerRef") -> None:
+    if owner.secret_name is not None:
+        if owner.tenant_id is not None or owner.integration_id is not None:
+            raise _wrong("owner", "either tenant_id and integration_id, or secret_name")
+        if not _owner_parts[owner.secret_name]:
+            raise _wrong("owner.secret_name", "not 1 to 128 visible ASCII characters")
+    elif owner.tenant_id is None or owner.integration_id is None:
+        raise _wrong("owner", "either tenant_id and integration_id, or secret_name")
+    elif not _owner_parts[owner.tenant_id]:
+        raise _wrong("owner.tenant_id", "not 1 to 128 visible ASCII characters")
+    elif not _owner_parts[owner.integration_id]:
+        raise _wrong("owner.integration_id", "not 1 to 128 visible ASCII characters")
+
+
+def _check_kek(kek: "KekRef") -> None:
+    if not _vaults[kek.vault]:
+        raise _wrong("kek.vault", "not a vault name in lower case")
+    if not _kek_names[kek.name]:
+        raise _wrong("kek.name", "not a key name in lower case")
+    if not _kek_versions[kek.version]:
+        raise _wrong("kek.version", "not a key version in lower case")
+
+
+def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
+    _check_uuid(f"{field}.call_id", attempt.call_id)
+    if attempt.request_id is not None and _REQUEST_ID.fullmatch(attempt.request_id) is None:
+        raise _wrong(f"{field}.request_id", "not 1 to 128 visible ASCII characters")
+    _check_time(f"{field}.started_at", attempt.started_at)
+    if attempt.ended_at is not None:
+        _check_time(f"{field}.ended_at", attempt.ended_at)
+
+
+def check_open(line: "ChainOpen") -> None:
+    """Check a `chain.open`."""
+    _check_control(line)
+    if line.continues is not None and not _key_ids[line.continues]:
+        raise _wrong("continues", "not 32 lower-case hex digits")
+
+
+def check_heads(line: "Heartbeat | ChainClose") -> None:
+    """Check a heartbeat or a `chain.close`."""
+    _check_control(line)
+    for place, head in enumerate(line.heads):
+        if _HEX32.fullmatch(head.digest) is None:
+            raise _wrong(f"heads[{place}].digest", "not 64 lower-case hex digits")
+    if len({(head.generation, head.partition) for head in line.heads}) != len(line.heads):
+        raise _wrong("heads", "one entry for each generation and partition")
+    if len({(tally.operation, tally.outcome) for tally in line.tallies}) != len(line.tallies):
+        raise _wrong("tallies", "one entry for each operation and outcome")
+    if line.oldest_unsent_at is not None:
+        _check_time("oldest_unsent_at", line.oldest_unsent_at)
+
+
+def _check_control(line: "ChainOpen | Heartbeat | ChainClose") -> None:
+    _check_uuid("id", line.id)
+    _check_time("at", line.at)
+    if not _services[line.service]:
+        raise _wrong("service", "not a source name")

@@ -1,0 +1,349 @@
+"""The audit event of version 1 and the control lines of a chain: from values to a line of JSON and back.
+
+A line is written once and its bytes are what counts: digests are over them and nobody serialises them again.
+The rules on texts and on which fields go together are in event_rules.py, the JSON Schema in event_schema.py.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cryptocore import event_rules
+from cryptocore.errors import EventInvalid
+from cryptocore.keys import KeyState
+from cryptocore.vocabulary import Durability, Operation, Outcome, Phase, Reason
+
+__all__ = [
+    "MAX_LINE",
+    "AuditEvent",
+    "ChainClose",
+    "ChainOpen",
+    "Count",
+    "Durability",
+    "Head",
+    "Heartbeat",
+    "KekRef",
+    "KeyRef",
+    "Line",
+    "Operation",
+    "Outcome",
+    "OwnerRef",
+    "Phase",
+    "Reason",
+    "Tally",
+    "VaultAttempt",
+    "decode_line",
+    "decode_lines",
+    "encode_line",
+    "json_schema",
+]
+
+MAX_LINE: Final = 16 * 1024
+"""Bytes of one line, without its newline."""
+
+_Version = Annotated[int, Meta(ge=1, le=event_rules.MAX_VERSION)]
+_Positive = Annotated[int, Meta(ge=1, le=event_rules.MAX_INTEGER)]
+_Natural = Annotated[int, Meta(ge=0, le=event_rules.MAX_INTEGER)]
+_U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
+_HttpStatus = Annotated[int, Meta(ge=100, le=599)]
+
+
+class KeyRef(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """The key version an event is about; `revision` is that of its record at the time."""
+
+    id: str
+    version: _Version | None = None
+    revision: _Positive | None = None
+    kind: Literal["dek", "kek"] | None = None
+    state: KeyState | None = None
+
+
+class OwnerRef(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """Whose key it is: a tenant's integration, or a secret of our own."""
+
+    tenant_id: str | None = None
+    integration_id: str | None = None
+    secret_name: str | None = None
+
+
+class KekRef(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """A version of a key in a vault, all in lower case."""
+
+    vault: str
+    name: str
+    version: str
+
+
+class VaultAttempt(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """One request to the vault; what is absent was not answered."""
+
+    call_id: str
+    request_id: str | None = None
+    http_status: _HttpStatus | None = None
+    started_at: str
+    ended_at: str | None = None
+
+
+class Count(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """How many acts one summary stands for."""
+
+    operation: Operation
+    outcome: Outcome
+    reason: Reason
+    count: _Positive
+
+
+class AuditEvent(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    gc=False,
+    tag_field="type",
+    tag="key",
+):
+    """One act with a key: by whom, for what, on which key, how it ended."""
+
+    v: Literal[1] = 1
+    id: str
+    phase: Phase
+    operation: Operation
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    occurred_at: str
+    service: str
+    key: KeyRef | None = None
+    claimed_key_id: str | None = None
+    owner: OwnerRef | None = None
+    kek: KekRef | None = None
+    actor: str
+    purpose: str
+    intent_id: str | None = None
+    call_ids: tuple[str, ...] = ()
+    vault_attempts: tuple[VaultAttempt, ...] = ()
+    counts: tuple[Count, ...] = ()
+    recovery: bool = False
+    outage_grace: bool = False
+    host: str | None = None
+    address: str | None = None
+    trace_id: str | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        event_rules.check_event(self)
+
+
+class ChainOpen(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    gc=False,
+    tag_field="type",
+    tag="chain.open",
+):
+    """The first line of a process, or of whoever adopts the chain of one that is gone."""
+
+    v: Literal[1] = 1
+    id: str
+    at: str
+    service: str
+    durability: Durability
+    continues: str | None = None
+
+    def __post_init__(self) -> None:
+        event_rules.check_open(self)
+
+
+class Head(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """The last batch of one chain, as its sender knows it."""
+
+    generation: _U16
+    partition: _U16
+    sequence: _Natural
+    digest: str
+
+
+class Tally(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """How many single and outcome events the process has committed since it started."""
+
+    operation: Operation
+    outcome: Outcome
+    count: _Positive
+
+
+class Heartbeat(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    gc=False,
+    tag_field="type",
+    tag="heartbeat",
+):
+    """A living process says where its chains are; the batch that carries this line is not yet counted."""
+
+    v: Literal[1] = 1
+    id: str
+    at: str
+    service: str
+    heads: tuple[Head, ...]
+    tallies: tuple[Tally, ...]
+    oldest_unsent_at: str | None = None
+
+    def __post_init__(self) -> None:
+        event_rules.check_heads(self)
+
+
+class ChainClose(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    gc=False,
+    tag_field="type",
+    tag="chain.close",
+):
+    """The last line of a process that ended in order."""
+
+    v: Literal[1] = 1
+    id: str
+    at: str
+    service: str
+    heads: tuple[Head, ...]
+    tallies: tuple[Tally, ...]
+    oldest_unsent_at: str | None = None
+
+    def __post_init__(self) -> None:
+        event_rules.check_heads(self)
+
+
+Line: TypeAlias = AuditEvent | ChainOpen | Heartbeat | ChainClose
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+# The tag is always written first and `v`, being the default, never: so the head of a line is ours to write.
+_TAG: Final = b'{"type":'
+_HEAD: Final = b'{"v":1,"type":'
+
+
+def encode_line(line: Line) -> bytes:
+    """Write one line, without its newline.
+
+    Raises:
+        EventInvalid: a receiver would refuse the line; nothing is written that `decode_line` does not read.
+    """
+    raw = _HEAD + _encoder.encode(line)[len(_TAG) :]
+    decode_line(raw)
+    return raw
+
+
+def decode_line(raw: bytes) -> Line:
+    """Read one line, without its newline.
+
+    Raises:
+        EventInvalid: names the field, and no value.
+    """
+    return _decode(raw, "")
+
+
+def decode_lines(value: bytes) -> tuple[list[Line], list[bytes]]:
+    """Read the lines of a batch, each ended by a newline.
+
+    The fast way: when writing the values again gives the very bytes received, they held no repeated key, no null and
+    no empty list, since none of these would be written. Other lines, correct but written by another hand, are read
+    again slowly.
+
+    Returns:
+        The lines, and beside them their bytes as received, without the newline.
+
+    Raises:
+        EventInvalid: names the line, counted from 1, and the field.
+    """
+    raw_lines = value.split(b"\n")
+    if raw_lines.pop():
+        raise EventInvalid(f"line {len(raw_lines) + 1}: line", "not ended by a newline")
+    try:
+        lines = [*map(_decoder.decode, raw_lines)]
+    except (EventInvalid, msgspec.MsgspecError, UnicodeDecodeError):
+        lines = []
+    if (
+        _encoder.encode_lines(lines).replace(_TAG, _HEAD) != value
+        or len(max(raw_lines, key=len, default=b"")) > MAX_LINE
+    ):
+        lines = [_decode(raw, f"line {number}: ") for number, raw in enumerate(raw_lines, 1)]
+    return lines, raw_lines
+
+
+def json_schema() -> dict[str, Any]:
+    """Describe one line as JSON Schema 2020-12, for producers in other languages."""
+    from cryptocore.event_schema import line_schema  # noqa: PLC0415 - only who asks for the schema pays for it
+
+    return line_schema()
+
+
+def _decode(raw: bytes, place: str) -> Line:
+    if len(raw) > MAX_LINE:
+        raise EventInvalid(f"{place}line", f"longer than {MAX_LINE} bytes")
+    try:
+        line = _decoder.decode(raw)
+    except EventInvalid as err:
+        raise EventInvalid(f"{place}{err.field}", err.problem) from None
+    except msgspec.ValidationError as err:
+        field, problem = _explain(str(err))
+        raise EventInvalid(f"{place}{field}", problem) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise EventInvalid(f"{place}line", "not JSON in UTF-8") from None
+    if _HEAD + _encoder.encode(line)[len(_TAG) :] != raw:
+        _check_members(raw, place)
+    return line
+
+
+_PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`\Z")
+_NAMED = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<name>[^`]*)`")
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.]{1,64}")
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """Turn the decoder's message into a field and a problem that holds nothing from the line but a field's name."""
+    place = _PLACE.search(message)
+    path = place["path"] if place else ""
+    named = _NAMED.match(message)
+    if named:
+        name = named["name"] if _FIELD_NAME.fullmatch(named["name"]) else "?"
+        problem = "missing" if named["what"] == "missing required" else "unknown field"
+        return f"{path}.{name}".lstrip("."), problem
+    if message.startswith("Expected "):
+        return path or "line", message[: place.start()] if place else message
+    return path or "line", "not one of the words or numbers allowed here"
+
+
+def _check_members(raw: bytes, place: str) -> None:
+    """Refuse what the typed decoder lets pass: repeated keys, null, empty lists, false, a line without `v`."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, item in pairs:
+            if name in found:
+                raise EventInvalid(f"{place}{name}", "repeated")
+            if item is None or item is False:
+                raise EventInvalid(f"{place}{name}", "absent is written by leaving the field out")
+            if item == [] and name not in ("heads", "tallies"):
+                raise EventInvalid(f"{place}{name}", "an empty list is written by leaving the field out")
+            found[name] = item
+        return found
+
+    def integer(digits: str) -> int:
+        if digits == "-0":
+            raise EventInvalid(f"{place}line", "-0 is not an integer of this format")
+        return int(digits)
+
+    if "v" not in json.loads(raw, object_pairs_hook=members, parse_int=integer):
+        raise EventInvalid(f"{place}v", "missing")
