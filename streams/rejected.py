@@ -44,7 +44,9 @@ def document_id(message: Message) -> str:
     return f"{message.topic}/{message.partition}/{message.offset}"
 
 
-def reject(message: Message, finding_id: str, field: str, problem: str, now_ms: int, effects: Effects) -> None:
+def reject(  # noqa: PLR0917 - the parts of one sentence, in its order
+    message: Message, finding_id: str, field: str, problem: str, now_ms: int, effects: Effects
+) -> None:
     """Keep the message in the topic `rejected`, and its place and reason as a document.
 
     Args:
