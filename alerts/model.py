@@ -5,7 +5,7 @@ epoch, UTC); people see RFC 3339. `streams` fills these from events and vault re
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, Self
 
 from msgspec import Struct, field
 
@@ -79,9 +79,22 @@ class Finding(Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     facts: dict[str, str] = {}
 
+    @classmethod
+    def of(cls, rule: Rule, *, summary: str, effective_ms: int, severity: Severity | None = None, **parts: Any) -> Self:
+        """Fill in what the rule's metadata says; `parts` are further fields by name."""
+        return cls(
+            rule_id=rule.id,
+            title=rule.title,
+            severity=severity or rule.severity,
+            summary=summary,
+            effective_ms=effective_ms,
+            first_step=rule.first_step,
+            **parts,
+        )
+
 
 class RecentUse(Struct, frozen=True, array_like=True):
-    """One of the last 32 uses that the state of a key remembers."""
+    """One earlier use that the state of a key (or of a service) remembers."""
 
     event_id: str
     effective_ms: int
@@ -92,6 +105,7 @@ class RecentUse(Struct, frozen=True, array_like=True):
     actor: str
     purpose: str
     service: str
+    reason: str | None = None
 
 
 class KeyView(Struct, frozen=True, kw_only=True):
@@ -110,7 +124,8 @@ class KeyUse(Struct, frozen=True, kw_only=True):
     """One use of a key by a service, as its verified event tells it, with what the trail knew at that moment.
 
     `key` is None where the event names none (a ciphertext that could not be parsed). `recent` holds earlier uses of
-    the same key, oldest first; this use is not among them.
+    the same key, oldest first; this use is not among them. `failed` holds the last failed or denied ones, kept apart so
+    that a busy key's successes do not push them out; where no key is known, those of the same service without a key.
     """
 
     event_id: str
@@ -125,6 +140,7 @@ class KeyUse(Struct, frozen=True, kw_only=True):
     key: KeyView | None
     key_revision: int
     recent: tuple[RecentUse, ...] | list[RecentUse] = ()
+    failed: tuple[RecentUse, ...] | list[RecentUse] = ()
     suspect: bool = False
 
 
@@ -221,7 +237,9 @@ class Strength(StrEnum):
 class KekUse(Struct, frozen=True, kw_only=True):
     """One KEK operation with the judgement of the join; `id` is the access_id, or the event id where unlogged.
 
-    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches.
+    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches. `event_id`
+    of an id_reused use is the event whose id it carries. `behind_ms` is how far the slowest live instance of `source`
+    was behind the record when it was judged (0: all had passed it), `instances` how many were live.
     """
 
     id: str
@@ -247,6 +265,8 @@ class KekUse(Struct, frozen=True, kw_only=True):
     purpose: str | None = None
     tenant: str | None = None
     key_id: str | None = None
+    behind_ms: int | None = None
+    instances: int | None = None
 
 
 class FindingMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="finding"):
@@ -260,6 +280,32 @@ class FindingMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="f
     first_ms: int
     last_ms: int
     finding: Finding
+
+
+class FindingResolved(Struct, frozen=True, kw_only=True, tag_field="type", tag="resolved"):
+    """Hits of a finding that were explained after all; `retracted` is cumulative, like the count it takes away from."""
+
+    v: int = 1
+    finding_id: str
+    fingerprint: str
+    retracted: int
+    at_ms: int
+    explanation: str
+
+
+class Command(Struct, frozen=True, kw_only=True, tag_field="type", tag="command"):
+    """What a person decided about an alert. `person` is as asserted by whoever could write to the topic.
+
+    `until_ms` ends an acknowledgement or a silence; both need one. The same `id` counts once.
+    """
+
+    v: int = 1
+    id: str
+    act: Literal["acknowledge", "silence", "resolve"]
+    alert_id: str
+    person: str
+    until_ms: int | None = None
+    note: str = ""
 
 
 class Notification(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,71 @@
+"""All rules, by name, and how they are run: over what they see, each on its own."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from alerts.detection import Detection
+from alerts.model import Finding, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
+from alerts.rules import revoked_key_decrypt
+from alerts.system import system_finding
+from alerts.thresholds import Limits
+
+ALL_RULES: Final[tuple[Detection[Any], ...]] = (
+    Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),
+)
+
+LOOKING_BACK: Final = tuple(detection for detection in ALL_RULES if detection.rule is revoked_key_decrypt.RULE)
+"""Rules that judge by the key's state alone, and so can judge a remembered use again when that state arrives late."""
+
+_BY_TYPE: Final[dict[type, tuple[Detection[Any], ...]]] = {
+    seen: tuple(detection for detection in ALL_RULES if detection.sees is seen)
+    for seen in (KeyUse, VaultAccess, KekUse)
+}
+
+
+def run(subject: KeyUse | VaultAccess | KekUse, limits: Limits) -> list[Finding]:
+    """Give the subject to every rule that sees its type; a rule that raises becomes a finding about the rule."""
+    found = []
+    for detection in _BY_TYPE[type(subject)]:
+        finding = evaluate(detection, subject, limits)
+        if finding is not None:
+            found.append(finding)
+    return found
+
+
+def look_back(view: KeyView, tenant: str, recent: Sequence[RecentUse], limits: Limits) -> list[Finding]:
+    """Judge remembered uses of a key again, now that `view` says that it was revoked."""
+    uses = (_remembered(view, tenant, use) for use in recent)
+    found = (evaluate(detection, use, limits) for use in uses for detection in LOOKING_BACK)
+    return [finding for finding in found if finding is not None]
+
+
+def evaluate(detection: Detection[Any], subject: KeyUse | VaultAccess | KekUse, limits: Limits) -> Finding | None:
+    """Run one rule; never raises."""
+    try:
+        return detection.evaluate(subject, limits)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not become "no match"
+        rule = detection.rule.id
+        return system_finding(
+            "rule_error",
+            summary=f"{rule} raised {type(error).__name__} on a {type(subject).__name__} and judged nothing",
+            effective_ms=subject.effective_ms if isinstance(subject, KeyUse) else subject.time_us // 1000,
+            key=rule,
+            principal=type(error).__name__,
+            facts={"rule": rule, "error": type(error).__name__},
+        )
+
+
+def _remembered(view: KeyView, tenant: str, use: RecentUse) -> KeyUse:
+    return KeyUse(
+        event_id=use.event_id,
+        operation=use.operation,
+        outcome=use.outcome,
+        reason=use.reason,
+        effective_ms=use.effective_ms,
+        service=use.service,
+        actor=use.actor,
+        purpose=use.purpose,
+        tenant=tenant,
+        key=view,
+        key_revision=use.revision,
+    )

@@ -1,0 +1,39 @@
+"""How values are said to people: durations, ids, times. English, UTC, no more digits than help."""
+
+from typing import Final
+
+from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from cryptocore.clock import rfc3339_ms
+
+TO: Final = "\u2013"
+TIMES: Final = "\u00d7"
+_SHORT = 12
+
+
+def duration(ms: int) -> str:
+    """Say a length of time in its largest fitting unit: `850 ms`, `1.8 s`, `12 min`, `3 h`, `6 d`."""
+    if ms < SECOND_MS:
+        return f"{ms} ms"
+    if ms < MINUTE_MS:
+        return f"{ms / SECOND_MS:.1f} s".replace(".0 s", " s")
+    if ms < 2 * HOUR_MS:
+        return f"{ms // MINUTE_MS} min"
+    return f"{ms // HOUR_MS} h" if ms < 2 * DAY_MS else f"{ms // DAY_MS} d"
+
+
+def short_id(ident: str) -> str:
+    """Cut a long id in the middle, as `8c1f0a9e…00e2`; the whole one is in the evidence."""
+    return ident if len(ident) <= _SHORT + 1 else f"{ident[:8]}…{ident[-4:]}"
+
+
+def moment(ms: int) -> str:
+    """Say when, to the second: `2026-11-16 02:41:07`."""
+    return rfc3339_ms(ms)[:19].replace("T", " ")
+
+
+def span(first_ms: int, last_ms: int) -> str:
+    """Say from when to when, without repeating the day: `2026-11-16 02:41:07` to `02:44:10 UTC`."""
+    first, last = moment(first_ms), moment(last_ms)
+    if first == last:
+        return f"{first} UTC"
+    return f"{first}{TO}{last[11:] if first[:10] == last[:10] else last} UTC"
