@@ -63,12 +63,13 @@ $(PY):
 	@echo 'making $(VENV)/ with $(PYTHON)'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: SIZE := 43 packages, about 60 MB, half a minute
-$(VENV)/.test: SIZE := 115 packages, about 200 MB, a minute or two
-$(VENV)/.bench: SIZE := 120 packages, about 240 MB, a minute or two
+$(VENV)/.demo: SIZE := about 120 MB, half a minute
+$(VENV)/.test: SIZE := about 360 MB, a minute
+$(VENV)/.bench: SIZE := about 400 MB, a minute
 
 $(VENV)/.%: requirements/%.txt pyproject.toml | $(PY)
-	@echo 'installing requirements/$*.txt into $(VENV)/: $(SIZE); nothing outside $(VENV)/ changes'
+	@echo "installing the $$(grep -c == requirements/$*.txt) packages of requirements/$*.txt into $(VENV)/:" \
+	  '$(SIZE); nothing outside $(VENV)/ changes'
 	@$(PIP) --requirement requirements/$*.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

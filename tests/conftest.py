@@ -78,6 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: bool(item.get_closest_marker("servers")) + 2 * bool(item.get_closest_marker("faults")))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests did not run for lack of a server; a skip among hundreds of dots is easily missed."""
     counts = session.not_tested(terminalreporter.stats.get("skipped", []))

@@ -35,9 +35,11 @@ def fetch() -> bool:
     complete = True
     for server in jars.JAVA_SERVERS:
         name = f"{server} {jars.version(server)}"
-        if not jars.folder(server).is_dir():
-            say(f"fetching {name} with Maven, about 45 MB")
+        if jars.folder(server).is_dir():
+            continue
         try:
+            jars.maven()
+            say(f"fetching {name} with Maven, about 45 MB")
             jars.fetch(server)
         except MissingServerError as missing:
             say(f"{name}: {missing}; its tests will be skipped by name")

@@ -46,6 +46,19 @@ def fetched(server: str) -> Path:
     return jars
 
 
+def maven() -> str:
+    """The Maven to fetch with.
+
+    Raises:
+        MissingServerError: there is none, or no Java for it and for what it fetches.
+    """
+    program = shutil.which("mvn")
+    if program is None:
+        raise MissingServerError("no Maven to fetch it with (apt-get install maven)")
+    java(17, "KEYTRAIL_JAVA")
+    return program
+
+
 def fetch(server: str) -> Path:
     """Fetch the jars unless they are there; about 45 MB and 5 seconds each.
 
@@ -55,14 +68,11 @@ def fetch(server: str) -> Path:
     target = folder(server)
     if target.is_dir():
         return target
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise MissingServerError("no Maven to fetch it with (apt-get install maven)")
-    java(17, "KEYTRAIL_JAVA")
+    program = maven()
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=home()) as scratch:
         jars = Path(scratch) / "jars"
-        _copy(maven, server, jars)
+        _copy(program, server, jars)
         if server == "elasticsearch":
             _lay_out_elasticsearch(jars)
         try:
@@ -73,10 +83,10 @@ def fetch(server: str) -> Path:
     return target
 
 
-def _copy(maven: str, server: str, jars: Path) -> None:
+def _copy(program: str, server: str, jars: Path) -> None:
     # Maven writes beside the pom, so it gets a copy of it.
     pom = shutil.copy(HERE / f"{server}.pom.xml", jars.parent / "pom.xml")
-    command = [maven, "-B", "-q", "-f", pom, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+    command = [program, "-B", "-q", "-f", pom, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
     answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
     if answer.returncode != 0 or not any(jars.glob("*.jar")):
         said = "\n".join((answer.stdout + answer.stderr).splitlines()[-5:])
