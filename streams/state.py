@@ -75,6 +75,11 @@ class State:
     def changed(self) -> bool:
         return bool(self._changed)
 
+    @property
+    def pending(self) -> int:
+        """How many records the next cut will write."""
+        return len(self._changed)
+
     def cut(self) -> list[tuple[bytes, bytes | None]]:
         """Encode what changed since the last cut (None = tombstone) and let go of the decoded objects."""
         changes: list[tuple[bytes, bytes | None]] = []

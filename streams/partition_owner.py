@@ -1,0 +1,335 @@
+"""One input partition on one worker: its state, its positions, and the cut that commits both.
+
+The owner is made afresh for every assignment, calls the step, and decides what may leave when: messages for other
+topics go with the cut, versioned documents and deliveries after it, append-only documents at once, because they are a
+function of the message alone. Which messages arrive, and when a cut or a tick is due on the machine's clock, is the
+shell's (`app` on Kafka, `memory` in one process).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, runtime_checkable
+
+from alerts.model import Finding, Notification
+from streams import rejected
+from streams.findings import FindingBook
+from streams.index.port import DocKind, Document
+from streams.index.writer import IndexWriter, OwnerKey, RefusedDocument
+from streams.messages import FINDINGS, Effects, Message, Out, Step
+from streams.offsets import Expected, IndexProgress, Place
+from streams.state import State
+from streams.statelog import Position, StateLog
+
+CUT_AFTER_S: Final = 1.0
+"""A cut is due this long after the first change (design: cut)."""
+URGENT_CUT_AFTER_S: Final = 0.1
+"""With a finding waiting, a cut is due this long after the last one."""
+DELIVERY_RETRY_S: Final = 10.0
+"""A failed delivery is tried again after this long; deliverers retry what is quick themselves."""
+
+Deliver = Callable[[Notification], Awaitable[bool]]
+"""Sends one notification; False when it did not get through and shall be tried again."""
+
+
+@runtime_checkable
+class DeliveringStep(Protocol):
+    """A step whose state owes deliveries to people (triage)."""
+
+    def owed(self, state: State) -> list[Notification]:
+        """What the state says is to be sent."""
+
+    def delivered(self, notification_id: str, now_ms: int, state: State, effects: Effects) -> None:
+        """Note that it was sent."""
+
+
+class PartitionOwner:
+    """State, positions and pending output of one input partition, from one assignment to the next."""
+
+    def __init__(
+        self,
+        step: Step,
+        partition: int,
+        *,
+        log: StateLog,
+        index: IndexWriter,
+        monotonic: Callable[[], float],
+        deliver: Deliver | None = None,
+        markers: bool = False,
+    ) -> None:
+        self.key: OwnerKey = (step.topic, partition)
+        self.step = step
+        self.now_ms = 0
+        self.cuts = 0
+        self.committed_s = monotonic()
+        self.state = State()
+        self._log = log
+        self._index = index
+        self._monotonic = monotonic
+        self._deliver = deliver
+        self._markers = markers
+        self._expected = Expected(0, markers=markers)
+        self._progress = IndexProgress(0, 0)
+        self._committed = Position(applied=0, indexed=0, now_ms=0)
+        self._book = FindingBook()
+        self._effects = Effects()
+        self._outs: list[Out] = []
+        self._after_cut: list[Document] = []
+        self._owed: dict[str, Notification] = {}
+        self._sent: set[str] = set()  # since the last cut was begun
+        self._retry_s: dict[str, float] = {}
+        self._dirty_s: float | None = None
+        self._urgent = False
+        self._cutting = False
+        self._closed = False
+
+    # Positions
+
+    @property
+    def applied(self) -> int:
+        """The offset that must come next."""
+        return self._expected.next
+
+    @property
+    def indexed(self) -> int:
+        """Below this offset every document is in the index."""
+        return self._progress.indexed
+
+    @property
+    def skip(self) -> frozenset[int]:
+        """Offsets from `indexed` on whose documents need no second look."""
+        return frozenset(self._progress.skip)
+
+    @property
+    def skipped(self) -> int:
+        """Messages that came although they were applied already."""
+        return self._expected.behind
+
+    @property
+    def gaps(self) -> int:
+        """Holes in the log that were asked for and are not there."""
+        return self._expected.gaps
+
+    @property
+    def again(self) -> tuple[int, int] | None:
+        """Offsets [start, end) that the shell shall read once more for `reread`."""
+        return self._progress.again
+
+    @property
+    def dirty(self) -> bool:
+        return self._dirty_s is not None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    # Taking over and letting go
+
+    async def open(self, log_start: int = 0) -> None:
+        """Take the partition over from whoever had it, and read its state back.
+
+        `log_start`, the first offset that the log still has, is where a partition begins that has no position yet.
+        """
+        position = await self._log.open(self.state)
+        if position is None:
+            position = Position(applied=log_start, indexed=log_start, now_ms=0)
+        self._committed = position
+        self._expected = Expected(position.applied, markers=self._markers)
+        self._progress = IndexProgress(position.indexed, position.applied, position.skip)
+        self.now_ms = position.now_ms
+        self.step.restore(self.state)
+        self._book.restore(self.state)
+        self._index.forget(self.key)
+        self.step.redocument(self.state, self._effects)
+        self._give(self._effects.documents)
+        self._effects = Effects()
+        self._note_owed()
+        self.committed_s = self._monotonic()
+
+    async def close(self) -> None:
+        """Let go without a commit: what is not cut will be applied again by the next owner."""
+        self._closed = True
+        self._index.forget(self.key)
+        await self._log.close()
+
+    # What changes the state
+
+    def apply(self, message: Message) -> Place:
+        """Give the message to the step when it is the next one."""
+        place = self._expected.judge(message.offset)
+        if place is Place.NEXT:
+            self.now_ms = max(self.now_ms, message.append_ms)
+            self.step.apply(message, self.now_ms, self.state, self._effects)
+            self._take(message)
+        return place
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass; costs next to nothing when the step has nothing due."""
+        if now_ms < self.now_ms:
+            return
+        self.now_ms = now_ms
+        state, effects = self.state, self._effects
+        before = state.pending
+        self.step.tick(now_ms, state, effects)
+        if effects.out or effects.documents or state.pending != before:
+            self._take()
+
+    def report(self, finding: Finding) -> None:
+        """Report what the shell itself found, in the state of this partition."""
+        self._book.report(finding, self.now_ms, self.state, self._effects)
+        self._take()
+
+    def tick_reports(self) -> None:
+        """Repeat the shell's findings when they are due."""
+        self._book.tick(self.now_ms, self.state, self._effects)
+        if self._effects.out:
+            self._take()
+
+    def _take(self, message: Message | None = None) -> None:
+        """Sort what the step asked for: what leaves at once, what waits for the cut."""
+        effects = self._effects
+        if effects.out:
+            self._urgent = self._urgent or any(out.topic == FINDINGS for out in effects.out)
+            self._outs += effects.out
+            effects.out = []
+        documents = effects.documents
+        if documents:
+            effects.documents = []
+        if message is None:
+            self._after_cut += documents
+        else:
+            if any(document.version for document in documents):
+                self._after_cut += [document for document in documents if document.version]
+                documents = [document for document in documents if not document.version]
+            self._give(documents)
+        if self._dirty_s is None:
+            self._dirty_s = self._monotonic()
+
+    def _give(self, documents: list[Document]) -> None:
+        """Hand documents to the writer with the last message applied; what it has no room for is read again later."""
+        offset = self.applied - 1
+        if not self._index.add(self.key, offset, documents) and offset >= 0:
+            self._progress.lost(offset)
+
+    # Documents on their way to the index
+
+    def written(self, document: Document) -> None:
+        """Note that the index holds this versioned document."""
+        self.step.indexed(document, self.state)
+
+    def settle(self) -> None:
+        """Take the writer's word on what became of documents."""
+        for refusal in self._index.refused(self.key):
+            self._refuse(refusal)
+        self._advance()
+        if self._dirty_s is None and (self.state.changed or self._progress.indexed != self._committed.indexed):
+            self._dirty_s = self._monotonic()
+
+    def _advance(self) -> None:
+        """Without a word from the writer it was given nothing that could be missing."""
+        self._progress.advance(self.applied, self._index.confirmed(self.key))
+
+    def _refuse(self, refusal: RefusedDocument) -> None:
+        self._progress.skip.add(refusal.offset)
+        document = refusal.document
+        if document.kind is DocKind.REJECTED:
+            return
+        topic, partition = self.key
+        message = Message(topic, partition, refusal.offset, self.now_ms, document.id.encode(), document.body)
+        rejected.reject(message, "document_refused", document.kind, refusal.reason, self.now_ms, self._effects)
+        self._take()
+
+    def reread(self, messages: Sequence[Message], until: int) -> bool:
+        """Give the writer the documents of messages once more; all below `until` have been read.
+
+        Returns False when the writer has no room; what it did not take is still in `again`.
+        """
+        for message in messages:
+            again = self.again
+            if again is None or not again[0] <= message.offset < again[1]:
+                continue
+            if message.offset not in self._progress.skip:
+                effects = Effects()
+                self.step.reindex(message, effects)
+                if effects.documents and not self._index.add(self.key, message.offset, effects.documents):
+                    return False
+            self._progress.read_again(message.offset + 1)
+        self._progress.read_again(until)
+        return True
+
+    def redocument(self) -> None:
+        """Write documents of state records again that the index has not confirmed (after an outage)."""
+        effects = Effects()
+        self.step.redocument(self.state, effects)
+        self._give(effects.documents)
+
+    # The cut
+
+    def cut_due(self) -> bool:
+        """Whether it is time to cut: a second after the first change, sooner when a finding waits."""
+        if self._dirty_s is None or self._cutting or self._closed:
+            return False
+        now_s = self._monotonic()
+        if self._urgent and now_s - self.committed_s >= URGENT_CUT_AFTER_S:
+            return True
+        return now_s - self._dirty_s >= CUT_AFTER_S
+
+    async def cut(self) -> bool:
+        """Commit changed records, waiting messages and the position in one transaction; False if nothing to do.
+
+        Messages may be applied while the commit is under way; they belong to the next cut. An error leaves this owner
+        without a right to go on: its memory is ahead of the log, so the shell must drop it or end the process.
+
+        Raises:
+            Fenced: somebody else owns the partition.
+        """
+        if self._dirty_s is None or self._cutting:
+            return False
+        self._cutting = True  # stays so after an error
+        self._advance()
+        progress = self._progress
+        position = Position(
+            applied=self.applied, indexed=progress.indexed, skip=tuple(sorted(progress.skip)), now_ms=self.now_ms
+        )
+        changes = self.state.cut()
+        outs, self._outs = self._outs, []
+        documents, self._after_cut = self._after_cut, []
+        owed = self.step.owed(self.state) if isinstance(self.step, DeliveringStep) else []
+        self._sent.clear()
+        self._dirty_s, self._urgent = None, False
+        await self._log.commit(changes, position, outs)
+        self._cutting = False
+        self._committed = position
+        self.committed_s = self._monotonic()
+        self.cuts += 1
+        self._give(documents)
+        self._owed = {notification.id: notification for notification in owed if notification.id not in self._sent}
+        return True
+
+    # Deliveries
+
+    def _note_owed(self) -> None:
+        if isinstance(self.step, DeliveringStep):
+            self._owed = {notification.id: notification for notification in self.step.owed(self.state)}
+
+    async def send_owed(self) -> None:
+        """Send what the last cut owes and is not on its way already; a failure is tried again later."""
+        if self._deliver is None or not isinstance(self.step, DeliveringStep):
+            return
+        while due := self._due():
+            self._retry_s[due.id] = self._monotonic() + DELIVERY_RETRY_S
+            sent = await self._deliver(due)
+            if self._closed:
+                return
+            if not sent:
+                continue
+            del self._retry_s[due.id]
+            self._sent.add(due.id)
+            self._owed.pop(due.id, None)
+            self.step.delivered(due.id, self.now_ms, self.state, self._effects)
+            self._take()
+
+    def _due(self) -> Notification | None:
+        now_s = self._monotonic()
+        for notification in self._owed.values():
+            if self._retry_s.get(notification.id, now_s) <= now_s:
+                return notification
+        return None
