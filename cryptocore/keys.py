@@ -141,3 +141,8 @@ def transition(state: KeyState, act: KeyAct) -> KeyState:
     if after is None:
         raise InvalidTransition(f"a key version that is {state} cannot {act}")
     return after
+
+
+def leads_to(state: KeyState, after: KeyState) -> bool:
+    """Say whether some arrow leads from `state` to `after`."""
+    return any(before is state and reached is after for (before, _), reached in _ARROWS.items())
