@@ -88,8 +88,7 @@ class Finding(Struct, frozen=True, kw_only=True):
             severity=severity or rule.severity,
             summary=summary,
             effective_ms=effective_ms,
-            first_step=rule.first_step,
-            **parts,
+            **({"first_step": rule.first_step} | parts),
         )
 
 
@@ -283,11 +282,12 @@ class FindingMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="f
 
 
 class FindingResolved(Struct, frozen=True, kw_only=True, tag_field="type", tag="resolved"):
-    """Hits of a finding that were explained after all; `retracted` is cumulative, like the count it takes away from."""
+    """Hits of a finding that were explained after all: `retracted` of `count`, both cumulative."""
 
     v: int = 1
     finding_id: str
     fingerprint: str
+    count: int
     retracted: int
     at_ms: int
     explanation: str

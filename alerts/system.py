@@ -106,6 +106,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "8.2",
         "open the rejected topic: one reason for all means a broken producer, many mean somebody probes",
     ),
+    "document_refused": _kind(
+        "The index refused a document",
+        Severity.MEDIUM,
+        "9.1c",
+        "compare the index's mappings with this version; the document is kept in the rejected topic",
+    ),
     "out_of_range": _kind(
         "Events dated outside the days we keep",
         Severity.MEDIUM,

@@ -5,12 +5,15 @@ from typing import Any, Final
 
 from alerts.detection import Detection
 from alerts.model import Finding, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
-from alerts.rules import revoked_key_decrypt
+from alerts.rules import crypto_failures, kek_administration, revoked_key_decrypt, unaccounted_kek_access
 from alerts.system import system_finding
 from alerts.thresholds import Limits
 
 ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),
+    Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
+    Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
+    Detection(kek_administration.RULE, VaultAccess, kek_administration.evaluate, kek_administration.EXAMPLES),
 )
 
 LOOKING_BACK: Final = tuple(detection for detection in ALL_RULES if detection.rule is revoked_key_decrypt.RULE)

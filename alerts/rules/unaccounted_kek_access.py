@@ -1,0 +1,141 @@
+"""KEK uses that no event of ours explains: the strongest single sign that a KEK is used outside our services."""
+
+import re
+from typing import Final
+
+from alerts.examples import FLEET, fires, kek_use, silent
+from alerts.model import Evidence, Finding, KekUse, KekUseStatus, Rule, Scope, Severity, Strength
+from alerts.thresholds import MINUTE_MS, Limits
+from alerts.words import duration, short_id
+
+RULE = Rule(
+    id="unaccounted_kek_access",
+    title="KEK used outside our services",
+    scope=Scope.KEK,
+    severity=Severity.HIGH,
+    policy="9.5b",
+    technique="T1552",
+    known_gaps="Sees only what the vault logged; a wrap or verify that an SDK does locally leaves no record. A "
+    "compromised service can invent an event for each use of its own identity; it cannot for another identity.",
+    first_step="ask the owner of the identity whether this was theirs; if nobody knows, disable the identity",
+)
+
+_GUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WHY: Final = {
+    "foreign_principal": "no application event can explain it: the identity belongs to none of our services",
+    "id_reused": "its correlation id is that of a call of ours which it does not fit, so the id was copied",
+    "no_event": "no application event explains it",
+}
+
+
+def evaluate(use: KekUse, limits: Limits) -> Finding | None:
+    """Report every use that the join calls unaccounted; how bad depends on whose identity it was and how it ended."""
+    if use.status is not KekUseStatus.UNACCOUNTED:
+        return None
+    return Finding.of(
+        RULE,
+        severity=_severity(use),
+        summary=f"{use.operation} on {use.vault}/{use.name}; {_WHY.get(use.reason or '', _WHY['no_event'])}",
+        effective_ms=use.time_us // 1000,
+        key=f"{use.vault}/{use.name}",
+        principal=use.principal_id or "",
+        who=_who(use),
+        sure=_sure(use, limits),
+        first_step=_first_step(use),
+        evidence=(Evidence("kek-use", use.id, use.time_us // 1000),),
+        facts=_facts(use),
+    )
+
+
+def _severity(use: KekUse) -> Severity:
+    """A stranger who got in is critical; the same by an identity of ours, or a stranger who was turned away, high."""
+    foreign, succeeded = use.reason == "foreign_principal", use.outcome == "succeeded"
+    if foreign and succeeded:
+        return Severity.CRITICAL
+    if succeeded or (foreign and use.outcome == "denied"):
+        return Severity.HIGH
+    return Severity.MEDIUM
+
+
+def _who(use: KekUse) -> str:
+    if use.principal_id is None:
+        return f"nobody whom the vault's record names, {use.address or 'address unknown'}"
+    name = f"{use.principal_label} " if use.principal_label else ""
+    ours = f", identity of {use.source}" if use.source else ""
+    kind = use.principal_kind if use.principal_kind in {"user", "workload"} else "identity"
+    return f"{name}({kind} {short_id(use.principal_id)}{ours}), {use.address or 'address unknown'}"
+
+
+def _sure(use: KekUse, limits: Limits) -> str:
+    if use.reason == "foreign_principal":
+        return "high: the vault's own record; if it is a new service of ours, see runbook step 2"
+    if use.reason == "id_reused":
+        return "high: each call id of ours stands for one vault record, and this is another one"
+    source = use.source or "its source"
+    if use.behind_ms is None:
+        return f"{_grade(use)}: no live instance of {source} is known{_again(use, limits)}"
+    if use.behind_ms > 0:
+        return f"{_grade(use)}: {source} is {duration(use.behind_ms)} behind{_again(use, limits)}"
+    return f"high: all {use.instances} live instances of {source} had reported past this moment"
+
+
+def _grade(use: KekUse) -> str:
+    return "medium" if use.final else "provisional"
+
+
+def _again(use: KekUse, limits: Limits) -> str:
+    if use.final:
+        return f"; nothing came within {duration(limits.final_ms)}"
+    return f"; judged again when it has reported, at the latest after {duration(limits.final_ms)}"
+
+
+def _first_step(use: KekUse) -> str:
+    """Name the command only for an id that looks like one of Azure's: it will be pasted into a shell."""
+    ident = use.principal_id or ""
+    if use.reason != "foreign_principal" or not _GUID.fullmatch(ident):
+        return RULE.first_step
+    if use.principal_kind == "user":
+        return f"disable the identity: az ad user update --id {ident} --account-enabled false"
+    return f"disable the identity: az ad sp update --id {ident} --set accountEnabled=false"
+
+
+def _facts(use: KekUse) -> dict[str, str]:
+    facts = {"outcome": use.outcome, "operation": use.operation, "reason": use.reason or "no_event"}
+    if use.address:
+        facts["address"] = use.address
+    if use.source:
+        facts["source"] = use.source
+    if use.reason == "id_reused" and use.event_id:
+        facts["copied_from_event"] = use.event_id
+    return facts
+
+
+_OURS = {"principal_id": FLEET, "principal_label": None, "source": "billing"}
+
+EXAMPLES = (
+    fires("a stranger unwraps", Severity.CRITICAL, kek_use(KekUseStatus.UNACCOUNTED, "foreign_principal")),
+    fires(
+        "a stranger is turned away",
+        Severity.HIGH,
+        kek_use(KekUseStatus.UNACCOUNTED, "foreign_principal", outcome="denied"),
+    ),
+    fires(
+        "a service's identity, and all its instances had reported",
+        Severity.HIGH,
+        kek_use(KekUseStatus.UNACCOUNTED, "no_event", behind_ms=0, instances=37, **_OURS),
+    ),
+    fires(
+        "a service's identity while it is behind",
+        Severity.HIGH,
+        kek_use(KekUseStatus.UNACCOUNTED, "no_event", final=False, behind_ms=3 * MINUTE_MS, instances=37, **_OURS),
+    ),
+    fires(
+        "a copied id under a service's identity",
+        Severity.HIGH,
+        kek_use(KekUseStatus.UNACCOUNTED, "id_reused", event_id="01939f00-0000-7000-8000-000000000001", **_OURS),
+    ),
+    silent("explained", kek_use(KekUseStatus.MATCHED, None, strength=Strength.EXACT, **_OURS)),
+    silent("not judged yet", kek_use(KekUseStatus.PENDING, None, final=False, **_OURS)),
+    silent("not evaluated: no batches were given", kek_use(KekUseStatus.NOT_EVALUATED, "no_batches")),
+    silent("an event without its vault record", kek_use(KekUseStatus.UNLOGGED, "no_vault_record", **_OURS)),
+)
