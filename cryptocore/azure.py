@@ -1,0 +1,221 @@
+"""Azure Key Vault as a KeyWrapper: every wrap and unwrap is one remote request with an id of its own.
+
+The SDK's own `wrap_key` runs locally (no record in the vault's log, and a disabled key still wraps) and its retries
+send one id on several requests, so both are passed by: requests go through `KeyClient.send_request`, retries are ours.
+No SDK object and no SDK exception leaves this file: they hold the request's body, and with it the DEK.
+"""
+
+import asyncio
+import base64
+import binascii
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.pipeline.transport import AsyncHttpTransport
+from azure.core.rest import AsyncHttpResponse, HttpRequest
+from azure.keyvault.keys.aio import KeyClient
+
+from cryptocore.clock import Clock, SystemClock, rfc3339
+from cryptocore.errors import ConfigurationError
+from cryptocore.events import Reason, VaultAttempt
+from cryptocore.wrapping import Unwrapped, VaultCallFailed, Wrapped
+
+ALGORITHM = "RSA-OAEP-256"
+# Host suffixes of the clouds' vaults and of Managed HSM; nothing that merely looks like them.
+VAULT_SUFFIXES = (".vault.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net", ".managedhsm.azure.net")
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 10
+# Waits before the second, third … attempt; Key Vault's Retry-After goes first, up to MAX_RETRY_AFTER_S.
+BACKOFF_S = (0.2, 0.8, 2.0)
+MAX_RETRY_AFTER_S = 5.0
+
+_STATUS_REASONS = {
+    401: Reason.VAULT_DENIED,
+    403: Reason.VAULT_DENIED,
+    404: Reason.VAULT_NOT_FOUND,
+    429: Reason.VAULT_THROTTLED,
+}
+_RETRYABLE = frozenset({Reason.VAULT_THROTTLED, Reason.VAULT_UNREACHABLE, Reason.VAULT_ERROR})
+_OK = 200
+_SERVER_ERRORS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One attempt and what came of it: either a value and the key it was made with, or a reason."""
+
+    attempt: VaultAttempt
+    reason: Reason | None
+    value: bytes
+    kid: str
+    retry_after_s: float | None
+
+    @property
+    def retryable(self) -> bool:
+        status = self.attempt.http_status
+        return self.reason in _RETRYABLE and (status is None or status == 429 or status >= _SERVER_ERRORS)  # noqa: PLR2004
+
+
+class AzureKeyWrapper:
+    """One KEK: a key of a vault under a pinned alias.
+
+    Args:
+        alias: the name that key records carry (`kek_alias`); alias → vault and key name is pinned configuration.
+        vault_url: https and one of VAULT_SUFFIXES.
+        attempts: requests one call may make; each has its own call id, drawn before the intent is committed.
+        transport: an SDK transport of the caller's making; tests and the demo reach a loopback vault with it.
+
+    Raises:
+        ConfigurationError: the URL is not that of a Key Vault.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        *,
+        vault_url: str,
+        key_name: str,
+        credential: AsyncTokenCredential,
+        clock: Clock | None = None,
+        ids: Callable[[int], bytes] = os.urandom,
+        attempts: int = 3,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.kek_alias = alias
+        self.vault = _vault_name(vault_url)
+        self.name = key_name.lower()
+        self._clock = clock or SystemClock()
+        self._ids = ids
+        self._attempts = attempts
+        self._sleep = sleep
+        options = {} if transport is None else {"transport": transport}
+        self._client = KeyClient(
+            vault_url,
+            credential,
+            retry_total=0,
+            connection_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            logging_enable=False,
+            **options,
+        )
+
+    def draw_call_ids(self) -> tuple[str, ...]:
+        return tuple(str(uuid.UUID(bytes=self._ids(16), version=4)) for _ in range(self._attempts))
+
+    async def current_version(self) -> str:
+        """Return the version that new DEKs are wrapped under.
+
+        Raises:
+            VaultCallFailed: the vault did not say.
+        """
+        _, answer = await self._call("GET", f"keys/{self.name}", None, self.draw_call_ids())
+        return answer.kid.rsplit("/", 1)[-1]
+
+    async def wrap(self, blob: bytes, *, version: str, call_ids: tuple[str, ...]) -> Wrapped:
+        """Wrap a DEK blob (65 bytes) under exactly this version.
+
+        Raises:
+            VaultCallFailed: with every attempt that was made.
+        """
+        attempts, answer = await self._operate("wrapkey", blob, version, call_ids)
+        return Wrapped(wrapped_dek=answer.value, kek_version=version, attempts=attempts)
+
+    async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
+        """Unwrap a DEK blob with exactly this version.
+
+        Raises:
+            VaultCallFailed: with every attempt that was made.
+        """
+        attempts, answer = await self._operate("unwrapkey", wrapped_dek, version, call_ids)
+        return Unwrapped(blob=answer.value, attempts=attempts)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _operate(
+        self, verb: str, value: bytes, version: str, call_ids: tuple[str, ...]
+    ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
+        body = {"alg": ALGORITHM, "value": base64.urlsafe_b64encode(value).rstrip(b"=").decode()}
+        attempts, answer = await self._call("POST", f"keys/{self.name}/{version}/{verb}", body, call_ids)
+        if not self._is_version(answer.kid, version):
+            raise VaultCallFailed(Reason.KID_MISMATCH, attempts, retryable=False)
+        return attempts, answer
+
+    async def _call(
+        self, method: str, path: str, body: dict[str, str] | None, call_ids: tuple[str, ...]
+    ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
+        made: list[VaultAttempt] = []
+        for number, call_id in enumerate(call_ids):
+            answer = await self._attempt(method, path, body, call_id)
+            made.append(answer.attempt)
+            if answer.reason is None:
+                return tuple(made), answer
+            if not answer.retryable or number + 1 == len(call_ids):
+                raise VaultCallFailed(answer.reason, tuple(made), retryable=answer.retryable) from None
+            backoff = BACKOFF_S[min(number, len(BACKOFF_S) - 1)]
+            await self._sleep(answer.retry_after_s if answer.retry_after_s is not None else backoff)
+        raise ConfigurationError("a vault call needs at least one call id")
+
+    async def _attempt(self, method: str, path: str, body: dict[str, str] | None, call_id: str) -> _Answer:
+        started = rfc3339(self._clock.now_us())
+        request = HttpRequest(method, path, json=body, headers={"x-ms-client-request-id": call_id})
+        try:
+            response = await self._client.send_request(request)
+        except AzureError as problem:
+            denied = isinstance(problem, ClientAuthenticationError)
+            reason = Reason.VAULT_DENIED if denied else Reason.VAULT_UNREACHABLE
+            return _Answer(VaultAttempt(call_id=call_id, started_at=started), reason, b"", "", None)
+        attempt = VaultAttempt(
+            call_id=call_id,
+            request_id=_request_id(response),
+            http_status=response.status_code,
+            started_at=started,
+            ended_at=rfc3339(self._clock.now_us()),
+        )
+        if response.status_code != _OK:
+            reason = _STATUS_REASONS.get(response.status_code, Reason.VAULT_ERROR)
+            return _Answer(attempt, reason, b"", "", _retry_after(response))
+        return _read(response, attempt)
+
+    def _is_version(self, kid: str, version: str) -> bool:
+        """Whether a key id names this vault, this key and this version."""
+        parts = urlsplit(kid.lower())
+        return (parts.hostname or "").split(".")[0] == self.vault and parts.path == f"/keys/{self.name}/{version}"
+
+
+def _vault_name(vault_url: str) -> str:
+    parts = urlsplit(vault_url)
+    host = (parts.hostname or "").lower()
+    name, _, _ = host.partition(".")
+    if parts.scheme != "https" or not name or host.removeprefix(name) not in VAULT_SUFFIXES:
+        raise ConfigurationError(f"not the URL of a Key Vault (https and one of {', '.join(VAULT_SUFFIXES)})")
+    return name
+
+
+def _request_id(response: AsyncHttpResponse) -> str | None:
+    return response.headers.get("x-ms-request-id")
+
+
+def _retry_after(response: AsyncHttpResponse) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else None
+
+
+def _read(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:
+    """Take value and kid out of a 200; an answer of another form is an error of the vault, not of ours."""
+    try:
+        content = response.json()
+        if "key" in content:
+            return _Answer(attempt, None, b"", str(content["key"]["kid"]), None)
+        text = content["value"]
+        value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return _Answer(attempt, None, value, str(content["kid"]), None)
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        return _Answer(attempt, Reason.VAULT_ERROR, b"", "", None)

@@ -1,0 +1,216 @@
+"""The `keytrail` command: a composition root. Each command imports what it needs, so that the demo needs no Faust."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from cryptocore.clock import SystemClock
+
+if TYPE_CHECKING:
+    from cryptocore.registry import Registry
+    from streams.index.port import EventIndex
+    from streams.settings import Settings
+
+app = typer.Typer(
+    name="keytrail",
+    help="Who used which encryption key, when, why, and whether that was all right.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
+report = typer.Typer(help="Reports for auditors.", no_args_is_help=True)
+sources = typer.Typer(help="The registry of signers: who may say what.", no_args_is_help=True)
+schema = typer.Typer(help="Schemas of the formats.", no_args_is_help=True)
+app.add_typer(topics, name="topics")
+app.add_typer(report, name="report")
+app.add_typer(sources, name="sources")
+app.add_typer(schema, name="schema")
+
+console = Console(highlight=False)
+complaint = Console(stderr=True, highlight=False)
+
+SOME_REJECTED = 3
+WRONG_USE = 2
+
+
+def _fail(message: str) -> typer.Exit:
+    complaint.print(f"keytrail: {message}", style="red", markup=False)
+    return typer.Exit(WRONG_USE)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 47,
+    events: Annotated[int, typer.Option(min=1, help="About how many key events the fleet leaves behind.")] = 60_000,
+) -> None:
+    """Live a simulated week of a company with one stolen identity. No account; nothing leaves this machine."""
+    from streams.demo.run import Demo, next_steps
+    from streams.outputs import tell
+
+    summary = asyncio.run(Demo(out, seed=seed, events=events, console=console).run())
+    tell(summary, out, console)
+    console.print(next_steps(out), markup=False)
+
+
+@app.command()
+def replay(
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if absent.")],
+    vault_logs: Annotated[
+        list[Path], typer.Option(help="Key Vault logs: files or folders, any export form. Repeatable.")
+    ] = [],  # noqa: B006 - typer's way to say "none"
+    batches: Annotated[list[Path], typer.Option(help="batches.ndjson of sealed batches. Repeatable.")] = [],  # noqa: B006
+    sources_file: Annotated[
+        Path | None, typer.Option("--sources", help="Registry of signers (sources.json); needed with --batches.")
+    ] = None,
+) -> None:
+    """Judge files: Key Vault logs alone, or together with the sealed batches of your services."""
+    if not vault_logs and not batches:
+        raise _fail("nothing to read: give --vault-logs PATH, and --batches FILE with --sources FILE if you have them")
+    if bool(batches) != (sources_file is not None):
+        raise _fail("--batches and --sources go together: the registry says whose signature counts")
+    for path in [*vault_logs, *batches, *([] if sources_file is None else [sources_file])]:
+        if not path.exists():
+            raise _fail(f"no such file or folder: {path}")
+    rejected = asyncio.run(_replay(vault_logs, batches, sources_file, out))
+    raise typer.Exit(SOME_REJECTED if rejected else 0)
+
+
+async def _replay(vault_logs: list[Path], batches: list[Path], sources_file: Path | None, out: Path) -> int:
+    """Read, judge, write; returns how many records were rejected."""
+    from cryptocore.registry import Registry
+    from reports import weekly
+    from streams import replay as replaying
+    from streams.index.embedded import EmbeddedIndex
+    from streams.outputs import tell
+
+    source = replaying.Input()
+    replaying.read_vault_logs(vault_logs, source)
+    replaying.read_batch_files(batches, source)
+    registry = Registry(deployment=bytes(16), signers=()) if sources_file is None else _registry(sources_file)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.sqlite").unlink(missing_ok=True)
+    index = EmbeddedIndex(out / "index.sqlite")
+    await index.ensure()
+    try:
+        summary = await replaying.replay(source, registry, index, out)
+        week = replaying.last_week(source)
+        if week is not None:
+            await weekly.write(index, week=week, tz="UTC", out=out / "report.html", prepared_ms=_now_ms())
+    finally:
+        await index.close()
+    tell(summary, out, console)
+    return summary.rejected
+
+
+def _registry(path: Path) -> "Registry":
+    from cryptocore.errors import RegistryInvalid
+    from cryptocore.registry import Registry
+
+    try:
+        return Registry.load(path)
+    except RegistryInvalid as problem:
+        raise _fail(f"{path}: {problem}") from problem
+
+
+def _now_ms() -> int:
+    return SystemClock().now_us() // 1000
+
+
+@app.command()
+def worker() -> None:
+    """Run a monitor worker on Kafka and Elasticsearch; configured by KEYTRAIL_* (docs/operations.md)."""
+    from streams import worker as running
+
+    running.run(_settings())
+
+
+@topics.command()
+def ensure() -> None:
+    """Create the topics that are missing, and say where existing ones differ from what keytrail needs."""
+    from streams import topics as kafka_topics
+
+    differences = asyncio.run(kafka_topics.ensure(_settings()))
+    for difference in differences:
+        complaint.print(difference, markup=False)
+    raise typer.Exit(1 if differences else 0)
+
+
+def _settings() -> "Settings":
+    from pydantic import ValidationError
+
+    from streams.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as problem:
+        lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors(include_input=False))
+        raise _fail("settings (environment KEYTRAIL_*): " + "; ".join(lines)) from None
+
+
+@report.command("weekly")
+def report_weekly(
+    week: Annotated[str, typer.Option(help="ISO week, for example 2026-W47.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report.")],
+    tz: Annotated[str, typer.Option(help="Time zone of the week's borders.")] = "UTC",
+    index: Annotated[
+        Path | None, typer.Option(help="index.sqlite of a demo or replay; without it, Elasticsearch by KEYTRAIL_*.")
+    ] = None,
+) -> None:
+    """Write the auditor's weekly report as one HTML file."""
+    if index is not None and not index.exists():
+        raise _fail(f"no such file: {index}")
+    console.print(str(asyncio.run(_weekly(week, tz, out, index))), markup=False)
+
+
+async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
+    from reports import weekly
+
+    documents: EventIndex
+    if file is None:
+        from streams.worker import open_index
+
+        documents = open_index(_settings())
+    else:
+        from streams.index.embedded import EmbeddedIndex
+
+        documents = EmbeddedIndex(file)
+    try:
+        return await weekly.write(documents, week=week, tz=tz, out=out, prepared_ms=_now_ms())
+    except ValueError as problem:
+        raise _fail(str(problem)) from problem
+    finally:
+        await documents.close()
+
+
+@sources.command("init")
+def sources_init(
+    out: Annotated[Path, typer.Option(help="Folder for sources.json and one private key a service.")],
+    service: Annotated[
+        list[str], typer.Option(help="NAME or NAME=VAULT-PRINCIPAL-ID; the first also signs key records. Repeatable.")
+    ],
+    days: Annotated[int, typer.Option(min=1, help="How long the signers are valid.")] = 365,
+) -> None:
+    """Draw a development deployment: a registry file and a private key (0600) for each service."""
+    from cryptocore.development import make_registry
+
+    try:
+        made = make_registry(out, service, now_ms=_now_ms(), days=days)
+    except (ValueError, FileExistsError) as problem:
+        raise _fail(str(problem)) from problem
+    for path in made:
+        console.print(str(path), markup=False)
+    console.print("For development only: in production, keys are mounted from a secret store and the file is reviewed.")
+
+
+@schema.command("event")
+def schema_event() -> None:
+    """Print the JSON Schema of the lines of a sealed batch."""
+    from cryptocore.events import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -1,0 +1,130 @@
+"""The files that demo and replay leave behind: documents of the index as NDJSON, and the summary.
+
+Contracts are issue A's: one line a document, RFC 3339 times, null where a vault record says nothing.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+
+from streams.index.port import DocKind, EventIndex
+
+_ACCESS_FIELDS = (
+    "time",
+    "operation",
+    "class",
+    "outcome",
+    "denial",
+    "http_status",
+    "vault",
+    "object_kind",
+    "object_name",
+    "object_version",
+    "principal",
+    "address",
+    "network",
+    "tls_version",
+    "correlation_id",
+    "shape",
+    "key_change",
+    "access_id",
+    "resource_id",
+)
+_ALERT_FIELDS = (
+    "alert_id",
+    "number",
+    "rule_id",
+    "severity",
+    "status",
+    "title",
+    "tenant",
+    "principal",
+    "key",
+    "count",
+    "first_at",
+    "last_at",
+    "summary",
+    "text",
+)
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """What only the run itself knows: events committed by services, duplicates dropped, records not read."""
+
+    emitted: int
+    duplicate_batches: int
+    duplicate_vault: int
+    rejected: int
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """summary.json."""
+
+    emitted: int
+    indexed: int
+    duplicates: dict[str, int]
+    rejected: int
+    kek_use: dict[str, int]
+    alerts: dict[str, int]
+    notes: list[str] = []
+
+
+async def write(out: Path, index: EventIndex, totals: Totals, *, notes: list[str]) -> Summary:
+    """Write vault-access, kek-use and alerts as NDJSON and summary.json below `out`."""
+    accesses = await index.find(DocKind.VAULT_ACCESS)
+    uses = await index.find(DocKind.KEK_USE)
+    alerts = await index.find(DocKind.ALERT)
+    write_lines(out / "vault-access.ndjson", ({name: each.get(name) for name in _ACCESS_FIELDS} for each in accesses))
+    write_lines(out / "kek-use.ndjson", ({k: v for k, v in use.items() if k != "@timestamp"} for use in uses))
+    write_lines(out / "alerts.ndjson", map(_alert_line, alerts))
+    events = await index.count_by(DocKind.EVENT, ["event.action"])
+    by_status = Counter(use["status"] for use in uses)
+    statuses = ("matched", "unaccounted", "unlogged", "pending", "not_evaluated")
+    summary = Summary(
+        emitted=totals.emitted,
+        indexed=sum(events.values()),
+        duplicates={"batches": totals.duplicate_batches, "vault": totals.duplicate_vault},
+        rejected=totals.rejected,
+        kek_use={status: by_status[status] for status in statuses},
+        alerts=dict(sorted(Counter(alert["rule_id"] for alert in alerts).items())),
+        notes=notes,
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(summary), indent=2)
+    (out / "summary.json").write_bytes(encoded + b"\n")
+    return summary
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def _alert_line(alert: dict[str, Any]) -> dict[str, Any]:
+    first = {name: alert.get(name) for name in _ALERT_FIELDS}
+    return first | {name: value for name, value in alert.items() if name not in first and name != "@timestamp"}
+
+
+def tell(summary: Summary, out: Path, console: Console) -> None:
+    """Print what was found, and in which files."""
+    uses = summary.kek_use
+    console.print(
+        f"{summary.emitted:,} key events emitted, {summary.indexed:,} indexed; dropped as duplicates: "
+        f"{summary.duplicates['batches']:,} batches, {summary.duplicates['vault']:,} vault records."
+    )
+    counted = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in uses.items() if count)
+    console.print(f"KEK uses: {counted or 'none'}.")
+    found = ", ".join(f"{rule} {count}" for rule, count in summary.alerts.items())
+    console.print(f"Alerts: {found or 'none'}.")
+    if summary.rejected:
+        console.print(f"Rejected: {summary.rejected:,}, each with its reason in {out / 'rejected.ndjson'}.")
+    for note in summary.notes:
+        console.print(note, markup=False)
+    console.print(f"Results: {out}", markup=False)

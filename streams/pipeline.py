@@ -1,0 +1,40 @@
+"""The five steps and the topics they read: the same pipeline for the workers, the demo and replay."""
+
+from collections.abc import Callable, Mapping
+
+from alerts.thresholds import Limits
+from cryptocore.registry import Registry
+from streams.join import JoinStep
+from streams.keys import KeysStep
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, Step
+from streams.sources import SourcesStep
+from streams.triage import TriageStep
+from streams.vault import VaultStep
+
+StepFactory = Callable[[int], Step]
+
+
+def steps(
+    registry: Registry,
+    limits: Limits,
+    *,
+    generation: int = 1,
+    evaluate: bool = True,
+    joined_ms: tuple[int, int] | None = None,
+) -> Mapping[str, StepFactory]:
+    """Return, by input topic, what makes the step of one partition.
+
+    Args:
+        generation: of the topic key-events; batches of another one are rejected.
+        evaluate: False where there are no application events: KEK uses are listed, not judged.
+        joined_ms: only KEK uses in this half-open range of time are judged; None = all.
+    """
+    return {
+        KEY_EVENTS: lambda partition: KeysStep(
+            registry=registry, limits=limits, generation=generation, partition=partition
+        ),
+        VAULT_ACCESS: lambda _: VaultStep(limits=limits),
+        CORRELATE: lambda _: JoinStep(registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms),
+        SOURCES: lambda _: SourcesStep(registry=registry, limits=limits),
+        FINDINGS: lambda _: TriageStep(limits=limits),
+    }
