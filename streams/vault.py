@@ -1,0 +1,233 @@
+"""The vault agent: one message of `vault-access` into a document, a use for the join, findings. Pure.
+
+1. decode and normalise; what cannot be read or must not be trusted is quarantined with its reason;
+2. drop what was seen before: each access counts once, however many diagnostic settings delivered it;
+3. index the record; 4. a use of a key goes to the join; 5. rules, and one finding for all operations nobody knows;
+6. follow what people did to the key. Whether a use is accounted for is the join's to say.
+"""
+
+from collections import deque
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from alerts import rules
+from alerts.model import AccessClass, AccessOutcome, Evidence, Severity, VaultAccess
+from alerts.system import system_finding
+from alerts.thresholds import HOUR_MS, Limits
+from streams import correlate, rejected
+from streams.findings import FindingBook
+from streams.index.documents import vault_access_document
+from streams.index.port import DocKind, Document
+from streams.messages import CORRELATE, VAULT_ACCESS, Effects, Message
+from streams.state import Kind, State
+from streams.vaultlogs import messages
+from streams.vaultlogs.normalise import Reason, VaultRecordRejected, normalise
+
+METER: Final = b"vault"
+QUARANTINE: Final = "rejected_rate"
+QUARANTINE_SHARE: Final = 0.001
+"""Above 0.1 % of an hour's records, what cannot be read is a blind spot that somebody must know of."""
+MAX_UNKNOWN: Final = 64
+"""Names of unknown operations that the meter keeps; the finding is one for all."""
+_decode = msgspec.json.Decoder().decode
+
+
+class Seen(Struct, frozen=True, array_like=True):
+    """An access that was taken, by its access id."""
+
+    append_ms: int
+
+
+class KekState(Struct, kw_only=True, omit_defaults=True):
+    """What the vault's own records say of a key: the last successful act on it, and whether it was enabled last.
+
+    `enabled` None = no record has said; times are the records' own, so that late ones change nothing newer.
+    """
+
+    changed_at: str
+    operation: str
+    principal_id: str | None = None
+    enabled: bool | None = None
+    enabled_at: str | None = None
+
+
+class VaultMeter(Struct, kw_only=True, omit_defaults=True):
+    """What came in on this partition: distinct records, copies of them, quarantined ones; and the same of this hour."""
+
+    records: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    unknown: dict[str, int] = {}
+    hour: int = 0
+    hour_read: int = 0
+    hour_rejected: int = 0
+
+
+class VaultStep:
+    """The step of the topic `vault-access` for one partition."""
+
+    topic = VAULT_ACCESS
+
+    def __init__(self, *, limits: Limits) -> None:
+        self._limits = limits
+        self._book = FindingBook()
+        self._seen: deque[tuple[int, bytes]] = deque()
+
+    def restore(self, state: State) -> None:
+        """Rebuild the order in which seen accesses are forgotten."""
+        self._book.restore(state)
+        found = ((state.get(Kind.SEEN, ident, Seen), ident) for ident in state.idents(Kind.SEEN))
+        self._seen = deque(sorted((seen.append_ms, ident) for seen, ident in found if seen is not None))
+
+    def apply(self, message: Message, now_ms: int, state: State, effects: Effects) -> None:
+        """Take one record."""
+        meter = state.get(Kind.METER, METER, VaultMeter) or VaultMeter()
+        if now_ms // HOUR_MS != meter.hour:
+            meter.hour, meter.hour_read, meter.hour_rejected = now_ms // HOUR_MS, 0, 0
+        meter.hour_read += 1
+        try:
+            original, access = taken(message)
+        except VaultRecordRejected as refusal:
+            self._quarantine(refusal, message, meter, now_ms, state, effects)
+        else:
+            ident = bytes.fromhex(access.access_id)
+            if state.get(Kind.SEEN, ident, Seen) is not None:
+                meter.duplicates += 1
+            else:
+                state.put(Kind.SEEN, ident, Seen(message.append_ms))
+                self._seen.append((message.append_ms, ident))
+                effects.document(vault_access_document(access, original, message.append_ms))
+                self._take(access, message.append_ms, meter, now_ms, state, effects)
+        state.put(Kind.METER, METER, meter)
+
+    def tick(self, now_ms: int, state: State, effects: Effects) -> None:
+        """Forget accesses whose copies can no longer come, and send findings that are due."""
+        while self._seen and self._seen[0][0] + self._limits.access_seen_ms <= now_ms:
+            state.forget(Kind.SEEN, self._seen.popleft()[1])
+        self._book.tick(now_ms, state, effects)
+
+    def reindex(self, message: Message, effects: Effects) -> None:
+        """Append the message's document again; a copy's has the id of the first, and changes nothing."""
+        try:
+            original, access = taken(message)
+        except VaultRecordRejected as refusal:
+            rejected.document(message, QUARANTINE, refusal.field, _words(refusal), effects)
+        else:
+            effects.document(vault_access_document(access, original, message.append_ms))
+
+    def redocument(self, state: State, effects: Effects) -> None:
+        """There are no documents that change."""
+
+    def indexed(self, document: Document, state: State) -> None:
+        """The same."""
+
+    def _take(  # noqa: PLR0917 - the step's own arguments, handed on
+        self, access: VaultAccess, append_ms: int, meter: VaultMeter, now_ms: int, state: State, effects: Effects
+    ) -> None:
+        meter.records += 1
+        if access.object_kind == "key" and access.vault is not None and access.object_name is not None:
+            key = correlate.partition_key(access.vault, access.object_name)
+            if access.access_class is AccessClass.USE:
+                effects.send(CORRELATE, key, correlate.encode(_use(access, append_ms)))
+            elif access.access_class is AccessClass.ADMIN and access.outcome is AccessOutcome.SUCCEEDED:
+                _follow(access, key, state)
+        for finding in rules.run(access, self._limits):
+            self._book.report(finding, now_ms, state, effects)
+        if access.access_class is AccessClass.UNKNOWN:
+            self._unknown(access, meter, now_ms, state, effects)
+
+    def _unknown(self, access: VaultAccess, meter: VaultMeter, now_ms: int, state: State, effects: Effects) -> None:
+        if access.operation in meter.unknown or len(meter.unknown) < MAX_UNKNOWN:
+            meter.unknown[access.operation] = meter.unknown.get(access.operation, 0) + 1
+        finding = system_finding(
+            "unknown_operation",
+            summary=f"{access.operation[:64]} on {access.vault}, and {len(meter.unknown) - 1} other unknown operations",
+            effective_ms=access.time_us // 1000,
+            evidence=(Evidence(DocKind.VAULT_ACCESS, access.access_id, access.time_us // 1000),),
+            facts={"operations": ", ".join(name[:64] for name in sorted(meter.unknown)[:8])},
+        )
+        self._book.report(finding, now_ms, state, effects)
+
+    def _quarantine(  # noqa: PLR0917 - the step's own arguments, handed on
+        self,
+        refusal: VaultRecordRejected,
+        message: Message,
+        meter: VaultMeter,
+        now_ms: int,
+        state: State,
+        effects: Effects,
+    ) -> None:
+        meter.rejected += 1
+        meter.hour_rejected += 1
+        rejected.reject(message, QUARANTINE, refusal.field, _words(refusal), now_ms, effects)
+        if meter.hour_rejected <= QUARANTINE_SHARE * meter.hour_read:
+            return
+        many = meter.hour_rejected >= self._limits.rejected_per_minute
+        finding = system_finding(
+            QUARANTINE,
+            summary=f"{meter.hour_rejected} of {meter.hour_read} vault records of this hour cannot be read or trusted",
+            effective_ms=message.append_ms,
+            severity=None if many else Severity.MEDIUM,
+            key=VAULT_ACCESS,
+            evidence=(Evidence(DocKind.REJECTED, rejected.document_id(message), message.append_ms),),
+            facts={"reason": refusal.reason, "field": refusal.field},
+        )
+        self._book.report(finding, now_ms, state, effects)
+
+
+def taken(message: Message) -> tuple[Raw, VaultAccess]:
+    """Read a message: the record as received, and what it says.
+
+    Raises:
+        VaultRecordRejected: it cannot be read, must not be trusted, or is the use of a key that it does not name.
+    """
+    try:
+        record = messages.decode(message.value)
+        original = _decode(record.original)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise VaultRecordRejected(Reason.MESSAGE, "value", "no message of vault-access, version 1") from error
+    if not isinstance(original, dict):
+        raise VaultRecordRejected(Reason.MESSAGE, "original", "not an object")
+    access = normalise(original, resource_id=record.resource_id or None)
+    names_key = access.object_kind == "key" and access.object_name is not None
+    if access.access_class is AccessClass.USE and access.operation.startswith("Key") and not names_key:
+        raise VaultRecordRejected(Reason.OBJECT_MISSING, "id", "a use of a key that neither id nor requestUri names")
+    return record.original, access
+
+
+def _words(refusal: VaultRecordRejected) -> str:
+    return f"{refusal.reason}: {refusal.problem}"
+
+
+def _use(access: VaultAccess, append_ms: int) -> correlate.Use:
+    principal = access.principal
+    return correlate.Use(
+        v=1,
+        access_id=access.access_id,
+        vault=access.vault or "",
+        name=access.object_name or "",
+        version=access.object_version,
+        operation=access.operation,
+        outcome=access.outcome or "",
+        principal_id=principal.id,
+        principal_kind=principal.kind,
+        principal_label=principal.upn or principal.app_id,
+        address=access.address,
+        correlation_id=access.correlation_id,
+        time_us=access.time_us,
+        append_ms=append_ms,
+    )
+
+
+def _follow(access: VaultAccess, key: bytes, state: State) -> None:
+    """Remember the newest act on a key by the records' own time."""
+    known = state.get(Kind.KEK, key, KekState) or KekState(changed_at="", operation="")
+    if access.time > known.changed_at:
+        known.changed_at, known.operation = access.time, access.operation
+        known.principal_id = access.principal.id
+    enabled = None if access.key_change is None else access.key_change.enabled
+    if enabled is not None and access.time > (known.enabled_at or ""):
+        known.enabled, known.enabled_at = enabled, access.time
+    state.put(Kind.KEK, key, known)
