@@ -6,6 +6,7 @@ and remembered too. What is left per event is its id and its time of day.
 """
 
 import re
+from calendar import monthrange
 from typing import TYPE_CHECKING, Final
 
 from cryptocore.errors import EventInvalid
@@ -34,7 +35,7 @@ MAX_COUNTS: Final = 64
 UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 HEX16: Final = "[0-9a-f]{32}"
 HEX32: Final = "[0-9a-f]{64}"
-DATE: Final = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+DATE: Final = "(?:19[7-9][0-9]|[2-9][0-9]{3})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 TIME_OF_DAY: Final = "T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}Z"
 SERVICE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
 PURPOSE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
@@ -71,10 +72,10 @@ class _Texts(dict[str, bool]):
 
 
 class _Dates(_Texts):
-    """Calendar days, with the length of each month."""
+    """Calendar days; the pattern cannot know the length of each month."""
 
     def __missing__(self, text: str) -> bool:
-        return _is_day(text) and super().__missing__(text)
+        return self._pattern.fullmatch(text) is not None and _is_in_month(text) and super().__missing__(text)
 
 
 _UUID = re.compile(UUID)
@@ -96,13 +97,9 @@ _REQUEST_ID = re.compile(REQUEST_ID)
 _NOTE = re.compile(NOTE)
 
 
-def _is_day(text: str) -> bool:
-    year, month, day = text[:4], text[5:7], text[8:10]
-    if not (year.isdecimal() and month.isdecimal() and day.isdecimal()):
-        return False
-    leap = int(year) % 4 == 0 and (int(year) % 100 != 0 or int(year) % 400 == 0)
-    longest = {"02": 29 if leap else 28, "04": 30, "06": 30, "09": 30, "11": 30}.get(month, 31)
-    return int(year) >= 1970 and int(day) <= longest  # noqa: PLR2004 - the epoch of every time in this format
+def _is_in_month(date: str) -> bool:
+    year, month, day = (int(part) for part in date.split("-"))
+    return day <= monthrange(year, month)[1]
 
 
 def _wrong(field: str, problem: str) -> EventInvalid:
