@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from alerts import grouping
-from alerts.model import Evidence, Finding, FindingMessage
+from alerts.model import Evidence, Finding, FindingMessage, FindingResolved
 from streams.messages import FINDINGS, Effects
 from streams.state import Kind, State
 
@@ -39,6 +39,7 @@ class OpenFinding(Struct, kw_only=True, omit_defaults=True):
     last_ms: int
     finding: Finding
     evidence: list[Evidence] = []
+    retracted: int = 0
 
 
 class FindingBook:
@@ -77,6 +78,47 @@ class FindingBook:
             else:
                 self._waiting[fingerprint] = None
         state.put(Kind.FINGERPRINT, fingerprint, known)
+
+    def retract(
+        self,
+        finding: Finding,
+        explanation: str,
+        now_ms: int,
+        state: State,
+        effects: Effects,
+        *,
+        hits: int | None = None,
+    ) -> None:
+        """Take hits back that were explained after all; when none is left, the next hit opens a new finding.
+
+        Args:
+            finding: any finding with the fingerprint.
+            explanation: a sentence for the alert.
+            now_ms: the step's time.
+            state: of the partition that reported it.
+            effects: where the message for triage goes.
+            hits: how many; None for all.
+        """
+        fingerprint = grouping.fingerprint(finding)
+        known = state.get(Kind.FINGERPRINT, fingerprint, OpenFinding)
+        if known is None:
+            return
+        known.retracted = known.count if hits is None else min(known.retracted + hits, known.count)
+        if known.sent_count < known.count:
+            self._send(fingerprint, known, now_ms, effects)
+        message = FindingResolved(
+            finding_id=known.finding_id,
+            fingerprint=fingerprint.hex(),
+            count=known.count,
+            retracted=known.retracted,
+            at_ms=now_ms,
+            explanation=explanation,
+        )
+        effects.send(FINDINGS, fingerprint, _encode(message))
+        if known.retracted < known.count:
+            state.put(Kind.FINGERPRINT, fingerprint, known)
+        else:
+            state.forget(Kind.FINGERPRINT, fingerprint)
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Send the repeats that are due, and forget fingerprints that were quiet for a week."""
