@@ -44,6 +44,6 @@ def parse_rfc3339(text: str) -> int:
     Raises:
         ValueError: another form, or no such date.
     """
-    if len(text) != 27 or text[-1] != "Z" or text[10] != "T" or text[19] != ".":  # noqa: PLR2004
+    if len(text) != 27 or text[-1] != "Z" or text[7] != "-" or text[10] != "T" or text[19] != ".":  # noqa: PLR2004
         raise ValueError(f"not a UTC time with six digits and Z: {text!r}")
     return (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND

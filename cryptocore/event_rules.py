@@ -1,15 +1,35 @@
 """What a line must satisfy beyond its types: the texts, the times, and which fields go together.
 
-Two kinds of check. A *text* is matched once and remembered, because a fleet says the same few thousand words all day.
-A *shape* is the combination of phase, operation, outcome, reason and the fields that are present; it is judged once
-and remembered too. What is left per event is its id and its time of day.
+Two things are judged once and remembered: a text (event_texts.py), and a *shape*, which is the combination of phase,
+operation, outcome, reason and the fields that are present. What is left per event is its id and its time of day.
 """
 
-import re
-from calendar import monthrange
 from typing import TYPE_CHECKING, Final
 
 from cryptocore.errors import EventInvalid
+from cryptocore.event_texts import (
+    MAX_CALL_IDS,
+    MAX_COUNTS,
+    MAX_NOTE,
+    PERSON,
+    actors,
+    addresses,
+    dates,
+    digest_form,
+    hosts,
+    kek_names,
+    kek_versions,
+    key_ids,
+    note_form,
+    owner_parts,
+    purposes,
+    request_id_form,
+    services,
+    time_of_day_form,
+    trace_id_form,
+    uuid_form,
+    vaults,
+)
 from cryptocore.vocabulary import (
     DATA_USES,
     LIFE_CYCLE,
@@ -23,83 +43,16 @@ from cryptocore.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Count, Heartbeat, KekRef, OwnerRef, VaultAttempt
-
-MAX_INTEGER: Final = 2**53 - 1
-"""The largest integer a line may hold: what every JSON reader keeps exact."""
-MAX_VERSION: Final = 2**32 - 1
-MAX_NOTE: Final = 512
-MAX_CALL_IDS: Final = 16
-MAX_COUNTS: Final = 64
-
-UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-HEX16: Final = "[0-9a-f]{32}"
-HEX32: Final = "[0-9a-f]{64}"
-DATE: Final = "(?:19[7-9][0-9]|[2-9][0-9]{3})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
-TIME_OF_DAY: Final = "T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{6}Z"
-SERVICE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
-PURPOSE: Final = "[a-z0-9][a-z0-9._-]{0,63}"
-ACTOR: Final = "[a-z][a-z0-9-]{0,31}:[!-~]{1,128}"
-OWNER_PART: Final = "[!-~]{1,128}"
-HOST: Final = "[0-9A-Za-z][0-9A-Za-z._-]{0,252}"
-ADDRESS: Final = "[0-9a-f:.]{2,45}"
-TRACE_ID: Final = "[0-9A-Za-z._-]{1,64}"
-REQUEST_ID: Final = "[!-~]{1,128}"
-VAULT: Final = "[a-z0-9][a-z0-9.:_-]{0,126}"
-KEK_NAME: Final = "[a-z0-9][a-z0-9-]{0,126}"
-KEK_VERSION: Final = "[a-z0-9][a-z0-9_-]{0,63}"
-NOTE: Final = "[^\\x00-\\x1f\\x7f-\\x9f]{1,512}"
-PERSON: Final = "user:"
-"""The kind of actor that is a person, and so may leave a note."""
-
-_REMEMBERED: Final = 65_536
-
-
-class _Texts(dict[str, bool]):
-    """Texts already found to match; asking for another one matches it."""
-
-    def __init__(self, pattern: str) -> None:
-        super().__init__()
-        self._pattern = re.compile(pattern)
-
-    def __missing__(self, text: str) -> bool:
-        if self._pattern.fullmatch(text) is None:
-            return False
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[text] = True
-        return True
-
-
-class _Dates(_Texts):
-    """Calendar days; the pattern cannot know the length of each month."""
-
-    def __missing__(self, text: str) -> bool:
-        return self._pattern.fullmatch(text) is not None and _is_in_month(text) and super().__missing__(text)
-
-
-_UUID = re.compile(UUID)
-_HEX32 = re.compile(HEX32)
-_TIME_OF_DAY = re.compile(TIME_OF_DAY)
-_dates = _Dates(DATE)
-_services = _Texts(SERVICE)
-_purposes = _Texts(PURPOSE)
-_actors = _Texts(ACTOR)
-_owner_parts = _Texts(OWNER_PART)
-_key_ids = _Texts(HEX16)
-_hosts = _Texts(HOST)
-_addresses = _Texts(ADDRESS)
-_vaults = _Texts(VAULT)
-_kek_names = _Texts(KEK_NAME)
-_kek_versions = _Texts(KEK_VERSION)
-_TRACE_ID = re.compile(TRACE_ID)
-_REQUEST_ID = re.compile(REQUEST_ID)
-_NOTE = re.compile(NOTE)
-
-
-def _is_in_month(date: str) -> bool:
-    year, month, day = (int(part) for part in date.split("-"))
-    return day <= monthrange(year, month)[1]
+    from cryptocore.event_lines import (
+        AuditEvent,
+        ChainClose,
+        ChainOpen,
+        Count,
+        Heartbeat,
+        KekRef,
+        OwnerRef,
+        VaultAttempt,
+    )
 
 
 def _wrong(field: str, problem: str) -> EventInvalid:
@@ -107,12 +60,12 @@ def _wrong(field: str, problem: str) -> EventInvalid:
 
 
 def _check_uuid(field: str, text: str) -> None:
-    if _UUID.fullmatch(text) is None:
+    if uuid_form.fullmatch(text) is None:
         raise _wrong(field, "not a lower-case UUID")
 
 
 def _check_time(field: str, text: str) -> None:
-    if not _dates[text[:10]] or _TIME_OF_DAY.fullmatch(text, 10) is None:
+    if not dates[text[:10]] or time_of_day_form.fullmatch(text, 10) is None:
         raise _wrong(field, "not a UTC time with six digits and Z")
 
 
@@ -122,29 +75,29 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     Raises:
         EventInvalid: names the field.
     """
-    if _UUID.fullmatch(event.id) is None:
+    if uuid_form.fullmatch(event.id) is None:
         raise _wrong("id", "not a lower-case UUID")
     time = event.occurred_at
-    if not _dates[time[:10]] or _TIME_OF_DAY.fullmatch(time, 10) is None:
+    if not dates[time[:10]] or time_of_day_form.fullmatch(time, 10) is None:
         raise _wrong("occurred_at", "not a UTC time with six digits and Z")
-    if not _services[event.service]:
+    if not services[event.service]:
         raise _wrong("service", "not a source name")
-    if not _actors[event.actor]:
+    if not actors[event.actor]:
         raise _wrong("actor", "not kind:opaque-id")
-    if not _purposes[event.purpose]:
+    if not purposes[event.purpose]:
         raise _wrong("purpose", "not a purpose")
     key, owner, kek = event.key, event.owner, event.kek
-    if key is not None and not _key_ids[key.id]:
+    if key is not None and not key_ids[key.id]:
         raise _wrong("key.id", "not 32 lower-case hex digits")
     if owner is not None:
         _check_owner(owner)
-    if event.host is not None and not _hosts[event.host]:
+    if event.host is not None and not hosts[event.host]:
         raise _wrong("host", "not a host name")
-    if event.address is not None and not _addresses[event.address]:
+    if event.address is not None and not addresses[event.address]:
         raise _wrong("address", "not an IP address in lower case without port")
     if kek is not None:
         _check_kek(kek)
-    if event.trace_id is not None and _TRACE_ID.fullmatch(event.trace_id) is None:
+    if event.trace_id is not None and trace_id_form.fullmatch(event.trace_id) is None:
         raise _wrong("trace_id", "not a trace id")
     shape = (
         event.phase, event.operation, event.outcome, event.reason, key is None, owner is None, kek is None,
@@ -277,12 +230,12 @@ def _check_count(field: str, line: "Count") -> None:
 
 
 def _judge_texts(event: "AuditEvent") -> None:
-    if event.claimed_key_id is not None and not _key_ids[event.claimed_key_id]:
+    if event.claimed_key_id is not None and not key_ids[event.claimed_key_id]:
         raise _wrong("claimed_key_id", "not 32 lower-case hex digits")
     if event.note is not None:
         if event.operation not in LIFE_CYCLE or not event.actor.startswith(PERSON):
             raise _wrong("note", "only on a person's act of the life cycle")
-        if _NOTE.fullmatch(event.note) is None:
+        if note_form.fullmatch(event.note) is None:
             raise _wrong("note", f"1 to {MAX_NOTE} characters, none of them control characters")
 
 
@@ -290,28 +243,28 @@ def _check_owner(owner: "OwnerRef") -> None:
     if owner.secret_name is not None:
         if owner.tenant_id is not None or owner.integration_id is not None:
             raise _wrong("owner", "either tenant_id and integration_id, or secret_name")
-        if not _owner_parts[owner.secret_name]:
+        if not owner_parts[owner.secret_name]:
             raise _wrong("owner.secret_name", "not 1 to 128 visible ASCII characters")
     elif owner.tenant_id is None or owner.integration_id is None:
         raise _wrong("owner", "either tenant_id and integration_id, or secret_name")
-    elif not _owner_parts[owner.tenant_id]:
+    elif not owner_parts[owner.tenant_id]:
         raise _wrong("owner.tenant_id", "not 1 to 128 visible ASCII characters")
-    elif not _owner_parts[owner.integration_id]:
+    elif not owner_parts[owner.integration_id]:
         raise _wrong("owner.integration_id", "not 1 to 128 visible ASCII characters")
 
 
 def _check_kek(kek: "KekRef") -> None:
-    if not _vaults[kek.vault]:
+    if not vaults[kek.vault]:
         raise _wrong("kek.vault", "not a vault name in lower case")
-    if not _kek_names[kek.name]:
+    if not kek_names[kek.name]:
         raise _wrong("kek.name", "not a key name in lower case")
-    if not _kek_versions[kek.version]:
+    if not kek_versions[kek.version]:
         raise _wrong("kek.version", "not a key version in lower case")
 
 
 def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
     _check_uuid(f"{field}.call_id", attempt.call_id)
-    if attempt.request_id is not None and _REQUEST_ID.fullmatch(attempt.request_id) is None:
+    if attempt.request_id is not None and request_id_form.fullmatch(attempt.request_id) is None:
         raise _wrong(f"{field}.request_id", "not 1 to 128 visible ASCII characters")
     _check_time(f"{field}.started_at", attempt.started_at)
     if attempt.ended_at is not None:
@@ -321,7 +274,7 @@ def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
 def check_open(line: "ChainOpen") -> None:
     """Check a `chain.open`."""
     _check_control(line)
-    if line.continues is not None and not _key_ids[line.continues]:
+    if line.continues is not None and not key_ids[line.continues]:
         raise _wrong("continues", "not 32 lower-case hex digits")
 
 
@@ -329,7 +282,7 @@ def check_heads(line: "Heartbeat | ChainClose") -> None:
     """Check a heartbeat or a `chain.close`."""
     _check_control(line)
     for place, head in enumerate(line.heads):
-        if _HEX32.fullmatch(head.digest) is None:
+        if digest_form.fullmatch(head.digest) is None:
             raise _wrong(f"heads[{place}].digest", "not 64 lower-case hex digits")
     if len({(head.generation, head.partition) for head in line.heads}) != len(line.heads):
         raise _wrong("heads", "one entry for each generation and partition")
@@ -342,5 +295,5 @@ def check_heads(line: "Heartbeat | ChainClose") -> None:
 def _check_control(line: "ChainOpen | Heartbeat | ChainClose") -> None:
     _check_uuid("id", line.id)
     _check_time("at", line.at)
-    if not _services[line.service]:
+    if not services[line.service]:
         raise _wrong("service", "not a source name")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
-from cryptocore import event_rules as rules
+from cryptocore import event_texts as texts
 from cryptocore.keys import KeyState
 from cryptocore.vocabulary import (
     DATA_USES,
@@ -49,7 +49,7 @@ def _word(words: Iterable[StrEnum]) -> Schema:
     return {"enum": sorted(word.value for word in words)}
 
 
-def _integer(least: int, most: int = rules.MAX_INTEGER) -> Schema:
+def _integer(least: int, most: int = texts.MAX_INTEGER) -> Schema:
     return {"type": "integer", "minimum": least, "maximum": most}
 
 
@@ -67,9 +67,9 @@ def _object(properties: Schema, required: Iterable[str]) -> Schema:
     }
 
 
-_TIME: Final = _text(rules.DATE + rules.TIME_OF_DAY)
-_UUID: Final = _text(rules.UUID)
-_KEY_ID: Final = _text(rules.HEX16)
+_TIME: Final = _text(texts.DATE + texts.TIME_OF_DAY)
+_UUID: Final = _text(texts.UUID)
+_KEY_ID: Final = _text(texts.HEX16)
 _U16: Final = _integer(0, 0xFFFF)
 
 
@@ -83,26 +83,26 @@ def _event() -> Schema:
         "outcome": _word(Outcome),
         "reason": _word(Reason),
         "occurred_at": _TIME,
-        "service": _text(rules.SERVICE),
+        "service": _text(texts.SERVICE),
         "key": _key(),
         "claimed_key_id": _KEY_ID,
         "owner": _owner(),
         "kek": _object(
-            {"vault": _text(rules.VAULT), "name": _text(rules.KEK_NAME), "version": _text(rules.KEK_VERSION)},
+            {"vault": _text(texts.VAULT), "name": _text(texts.KEK_NAME), "version": _text(texts.KEK_VERSION)},
             ("vault", "name", "version"),
         ),
-        "actor": _text(rules.ACTOR),
-        "purpose": _text(rules.PURPOSE),
+        "actor": _text(texts.ACTOR),
+        "purpose": _text(texts.PURPOSE),
         "intent_id": _UUID,
-        "call_ids": _list(_UUID, 1, rules.MAX_CALL_IDS),
-        "vault_attempts": _list(_attempt(), 1, rules.MAX_CALL_IDS),
-        "counts": _list(_count(), 1, rules.MAX_COUNTS),
+        "call_ids": _list(_UUID, 1, texts.MAX_CALL_IDS),
+        "vault_attempts": _list(_attempt(), 1, texts.MAX_CALL_IDS),
+        "counts": _list(_count(), 1, texts.MAX_COUNTS),
         "recovery": {"const": True},
         "outage_grace": {"const": True},
-        "host": _text(rules.HOST),
-        "address": _text(rules.ADDRESS),
-        "trace_id": _text(rules.TRACE_ID),
-        "note": _text(rules.NOTE),
+        "host": _text(texts.HOST),
+        "address": _text(texts.ADDRESS),
+        "trace_id": _text(texts.TRACE_ID),
+        "note": _text(texts.NOTE),
     }
     required = ("v", "type", "id", "phase", "operation", "occurred_at", "service", "actor", "purpose")
     return {**_object(properties, required), "allOf": [*_phase(), *_reason(), *_key_and_owner(), *_calls(), *_rest()]}
@@ -112,7 +112,7 @@ def _key() -> Schema:
     return _object(
         {
             "id": _KEY_ID,
-            "version": _integer(1, rules.MAX_VERSION),
+            "version": _integer(1, texts.MAX_VERSION),
             "revision": _integer(1),
             "kind": {"enum": ["dek", "kek"]},
             "state": _word(KeyState),
@@ -122,7 +122,7 @@ def _key() -> Schema:
 
 
 def _owner() -> Schema:
-    part = _text(rules.OWNER_PART)
+    part = _text(texts.OWNER_PART)
     tenant = _object({"tenant_id": part, "integration_id": part}, ("tenant_id", "integration_id"))
     return {"oneOf": [tenant, _object({"secret_name": part}, ("secret_name",))]}
 
@@ -130,7 +130,7 @@ def _owner() -> Schema:
 def _attempt() -> Schema:
     properties = {
         "call_id": _UUID,
-        "request_id": _text(rules.REQUEST_ID),
+        "request_id": _text(texts.REQUEST_ID),
         "http_status": _integer(100, 599),
         "started_at": _TIME,
         "ended_at": _TIME,
@@ -212,7 +212,7 @@ def _calls() -> list[Schema]:
 
 def _rest() -> list[Schema]:
     summary = _where(phase=_word([Phase.SINGLE]), reason=_word([Reason.RATE_LIMITED]), counts={})
-    person = {"type": "string", "pattern": f"^{rules.PERSON}"}
+    person = {"type": "string", "pattern": f"^{texts.PERSON}"}
     return [
         _rule(_where(operation=_word([Operation.SUMMARY])), summary, _lacks("counts")),
         _rule(_has("note"), _where(operation=_word(LIFE_CYCLE), actor=person)),
@@ -225,7 +225,7 @@ def _control(name: str, properties: Schema, required: Iterable[str]) -> Schema:
         "type": {"const": name},
         "id": _UUID,
         "at": _TIME,
-        "service": _text(rules.SERVICE),
+        "service": _text(texts.SERVICE),
     }
     return _object({**shared, **properties}, (*shared, *required))
 
@@ -235,7 +235,7 @@ def _open() -> Schema:
 
 
 def _heads(name: str) -> Schema:
-    head = {"generation": _U16, "partition": _U16, "sequence": _integer(0), "digest": _text(rules.HEX32)}
+    head = {"generation": _U16, "partition": _U16, "sequence": _integer(0), "digest": _text(texts.HEX32)}
     tally = {"operation": _word(Operation), "outcome": _word(Outcome), "count": _integer(1)}
     properties = {
         "heads": _list(_object(head, head), 0),

@@ -5,9 +5,10 @@ a key version is therefore signed by a service with the role `keys`, and names i
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptocore.envelope import KEY_ID_SIZE, MAX_KEY_VERSION, Suite, lp16
 from cryptocore.errors import RecordInvalid
@@ -15,6 +16,8 @@ from cryptocore.keys import KeyReason, KeyState, leads_to
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import KEY_RECORD, SIGNATURE_SIZE, SignatureInvalid, Signer, verify
 from cryptocore.wrapping import COMMITMENT_SIZE, WrapAlgorithm
+
+Meaning = TypeVar("Meaning")
 
 MAX_NAME: Final = 128
 MAX_INTEGER: Final = 2**53 - 1
@@ -111,13 +114,13 @@ class KeyRecord:
             key_id=key_id,
             key_version=key_version,
             revision=revision,
-            state=_read_state(state),
-            reason=_read_reason(reason),
-            suite=_read_suite(suite),
+            state=_read_code("state", KeyState.from_code, state),
+            reason=_read_code("reason", KeyReason.from_code, reason),
+            suite=_read_code("suite", Suite, suite),
             owner_sha256=owner,
             kek_alias=kek_alias,
             kek_version=kek_version,
-            wrap_alg=_read_wrap_alg(wrap_alg),
+            wrap_alg=_read_code("wrap_alg", WrapAlgorithm, wrap_alg),
             wrapped_dek_sha256=wrapped,
             commitment=committed,
             changed_at_ms=changed,
@@ -283,29 +286,8 @@ def _read_name(field: str, raw: bytes, at: int) -> tuple[str, int]:
     return raw[start:end].decode("latin-1"), end
 
 
-def _read_state(code: int) -> KeyState:
+def _read_code(field: str, meaning: Callable[[int], Meaning], code: int) -> Meaning:
     try:
-        return KeyState.from_code(code)
+        return meaning(code)
     except ValueError as err:
-        raise RecordInvalid("state", "not a known number") from err
-
-
-def _read_reason(code: int) -> KeyReason:
-    try:
-        return KeyReason.from_code(code)
-    except ValueError as err:
-        raise RecordInvalid("reason", "not a known number") from err
-
-
-def _read_suite(code: int) -> Suite:
-    try:
-        return Suite(code)
-    except ValueError as err:
-        raise RecordInvalid("suite", "not a known number") from err
-
-
-def _read_wrap_alg(code: int) -> WrapAlgorithm:
-    try:
-        return WrapAlgorithm(code)
-    except ValueError as err:
-        raise RecordInvalid("wrap_alg", "not a known number") from err
+        raise RecordInvalid(field, "not a known number") from err

@@ -118,6 +118,7 @@ def set_field(name: str, value: object) -> Callable[[dict[str, Any]], None]:
         (set_field("vault_principals", ["second"]), "signers[1].vault_principals"),
         (set_field("vault_principals", [5]), "signers[1].vault_principals"),
         (set_field("valid_from", "2026-01-01"), "signers[1].valid_from"),
+        (set_field("valid_from", "2026-W01-1T00:00:00.000000Z"), "signers[1].valid_from"),
         (set_field("valid_from", "2028-01-01T00:00:00.000000Z"), "signers[1].valid_until"),
         (set_field("valid_until", "2026-06-01T00:00:00.000001Z"), "signers[1].valid_until"),
         (set_field("valid_until", None), "signers[1].valid_until"),
