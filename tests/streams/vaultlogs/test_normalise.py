@@ -112,10 +112,12 @@ def test_a_challenge_is_no_access_and_no_failure() -> None:
 def test_a_401_of_somebody_or_on_something_is_no_challenge() -> None:
     named = challenge() | {"identity": {"claim": dict(WORKLOAD)}}
     unwrap = record("KeyUnwrap", 401) | {"identity": {}}
+    about_a_key = record("Authentication", 401) | {"identity": {}}
     other_status = challenge()
     other_status["properties"]["httpStatusCode"] = 403
 
     assert normalise(named).outcome is AccessOutcome.DENIED
+    assert normalise(about_a_key).outcome is AccessOutcome.DENIED
     assert normalise(unwrap).access_class is AccessClass.USE
     assert normalise(unwrap).denial == "unauthenticated"
     assert normalise(other_status).access_class is AccessClass.ADMIN
