@@ -73,7 +73,7 @@ class Progress(Struct, frozen=True, kw_only=True, tag_field="type", tag="progres
 Correlated = Claim | Use | Progress
 
 encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(Correlated)
+_decoder: msgspec.json.Decoder[Correlated] = msgspec.json.Decoder(Correlated)
 
 
 def decode(value: bytes) -> Correlated:

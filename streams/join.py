@@ -1,0 +1,355 @@
+"""Is each KEK use ours? Vault records meet the events of our services (docs/formats.md, "Vault attempts and the join").
+
+1. A record by an identity of no registered source is unaccounted at once: no event of ours can explain it.
+2. A record that matches an attempt is explained; which one it matches is `matching`'s to say.
+3. Any other record is unaccounted as soon as every live process of its source has passed its time, provisionally after
+   two minutes, for good after an hour.
+4. An answered attempt that no record shows an hour later is unlogged.
+5. What comes later still corrects 2 to 4, while both sides are kept: a new revision of the document, and the hit of the
+   finding is taken back.
+
+A record whose attempt was unlogged keeps its own document; that of the attempt then says not_evaluated, logged_late.
+"""
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from alerts import rules
+from alerts.model import KekUse, KekUseStatus
+from alerts.thresholds import MINUTE_MS, Limits
+from cryptocore.registry import Registry
+from streams import correlate, judgement, rejected
+from streams.attempts import VAULT_OPERATION, Attempt, access_of, attempts_of, prefer
+from streams.correlate import Claim, Progress, Use
+from streams.index.documents import kek_use_document
+from streams.index.port import Document
+from streams.joinstate import ClaimState, UseState
+from streams.matching import Matching
+from streams.messages import CORRELATE, Effects, Message
+from streams.progress import SourceProgress
+from streams.standing import StandingFindings
+from streams.state import Kind, State
+
+_USE: Final = bytes((Kind.USE,))
+_CLAIM: Final = bytes((Kind.CLAIM,))
+_RETRY_MS: Final = MINUTE_MS
+"""A record that may go but is not indexed yet is looked at again after this long."""
+
+
+class JoinStep:
+    """The agent of one partition of `correlate`.
+
+    Args:
+        registry: which vault principals act for which source.
+        limits: the times of the join.
+        evaluate: False where there are no application events: every use is not_evaluated and no rule runs.
+        joined_ms: only uses in this half-open range are judged, the rest is not_evaluated; None = all.
+    """
+
+    topic = CORRELATE
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        limits: Limits,
+        evaluate: bool = True,
+        joined_ms: tuple[int, int] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._limits = limits
+        self._evaluate = evaluate
+        self._joined_ms = joined_ms
+        self._reset()
+
+    def _reset(self) -> None:
+        self._matching = Matching()
+        self._due: list[tuple[int, int, bytes]] = []
+        self._progress = SourceProgress(slack_ms=self._limits.join_slack_ms, keep_ms=self._limits.final_ms)
+        self._findings = StandingFindings()
+        self._pruned_ms = 0
+
+    # The step
+
+    def restore(self, state: State) -> None:
+        """Rebuild the matching and what is due from the records."""
+        self._reset()
+        self._progress.restore(state)
+        self._findings.restore(state)
+        for ident in state.idents(Kind.CLAIM):
+            claim = state.get(Kind.CLAIM, ident, ClaimState)
+            if claim is not None:
+                self._matching.put_claim(ident, attempts_of(ident, claim, self._limits))
+                self._due += self._claim_dues(ident, claim)
+        for ident in state.idents(Kind.USE):
+            known = state.get(Kind.USE, ident, UseState)
+            if known is not None:
+                self._admit(ident, known)
+                self._due += self._use_dues(ident, known)
+        heapify(self._due)
+
+    def apply(self, message: Message, now_ms: int, state: State, effects: Effects) -> None:
+        """Take a claim, a use or a report of progress."""
+        try:
+            taken = correlate.decode(message.value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            rejected.reject(message, "message_invalid", "value", "no message of correlate", now_ms, effects)
+            return
+        waiting: Iterable[bytes] = ()
+        if isinstance(taken, Use):
+            self._take_use(taken, message.append_ms, state)
+        elif isinstance(taken, Claim):
+            self._take_claim(taken, message.append_ms, now_ms, state)
+        else:
+            waiting = self._take_progress(taken, now_ms, state)
+        self._judge_changed(waiting, now_ms, state, effects, eager=False)
+
+    def tick(self, now_ms: int, state: State, effects: Effects) -> None:
+        """Judge what is due, and let go of what was judged long ago."""
+        self._judge_changed(self._progress.prune(now_ms, state), now_ms, state, effects, eager=True)
+        while self._due and self._due[0][0] <= now_ms:
+            _, kind, ident = heappop(self._due)
+            if kind == Kind.USE:
+                self._judge_use(ident, now_ms, state, effects)
+                self._let_use_go(ident, now_ms, state)
+            else:
+                self._judge_claim(ident, now_ms, state, effects)
+                self._let_claim_go(ident, now_ms, state)
+        self._findings.tick(now_ms, state, effects)
+        if now_ms - self._pruned_ms >= self._limits.final_ms:
+            self._pruned_ms = now_ms
+            self._findings.prune(state)
+
+    def reindex(self, message: Message, effects: Effects) -> None:
+        """Nothing: all documents of this step belong to records."""
+
+    def redocument(self, state: State, effects: Effects) -> None:
+        """Write again what the index has not confirmed."""
+        for ident in state.idents(Kind.USE):
+            known = state.get(Kind.USE, ident, UseState)
+            if known is not None and known.doc_indexed != known.revision:
+                effects.document(kek_use_document(known.use, known.revision, _USE + ident))
+        for ident in state.idents(Kind.CLAIM):
+            claim = state.get(Kind.CLAIM, ident, ClaimState)
+            if claim is not None and claim.doc_indexed != claim.revision:
+                effects.document(kek_use_document(self._unlogged(ident, claim), claim.revision, _CLAIM + ident))
+
+    def indexed(self, document: Document, state: State) -> None:
+        """Note that a document is in the index."""
+        key = document.state_key or b""
+        kind, ident = key[:1], key[1:]
+        record: UseState | ClaimState | None = None
+        if kind == _USE:
+            record = state.get(Kind.USE, ident, UseState)
+        elif kind == _CLAIM:
+            record = state.get(Kind.CLAIM, ident, ClaimState)
+        if record is not None and record.doc_indexed < document.version:
+            record.doc_indexed = document.version
+            state.put(Kind(kind[0]), ident, record)
+
+    # What comes in
+
+    def _take_use(self, use: Use, append_ms: int, state: State) -> None:
+        ident = _use_ident(use.access_id)
+        if state.get(Kind.USE, ident, UseState) is not None:
+            return
+        source = None if use.principal_id is None else self._registry.source_of_principal(use.principal_id)
+        known = UseState(use=judgement.pending(use, source), seen_ms=append_ms)
+        state.put(Kind.USE, ident, known)
+        self._admit(ident, known)
+        for due in self._use_dues(ident, known):
+            heappush(self._due, due)
+
+    def _admit(self, ident: bytes, known: UseState) -> None:
+        """Let the record take part in the matching, if anything could explain it; have it judged in any case."""
+        source = known.use.source
+        if known.settled:
+            return
+        if source is None or not self._joined(known.use.time_us // 1000):
+            self._matching.note(ident)
+        else:
+            self._matching.put_access(access_of(ident, known.use, source))
+            if not known.use.final:
+                self._progress.wait(source, known.use.time_us // 1000, ident)
+
+    def _joined(self, at_ms: int) -> bool:
+        span = self._joined_ms
+        return self._evaluate and (span is None or span[0] <= at_ms < span[1])
+
+    def _take_claim(self, claim: Claim, append_ms: int, now_ms: int, state: State) -> None:
+        if claim.suspect or not self._evaluate or claim.operation not in VAULT_OPERATION:
+            return
+        ident = (claim.intent_id or claim.event_id).encode()
+        known = state.get(Kind.CLAIM, ident, ClaimState)
+        if known is None:
+            known = ClaimState(claim=claim, seen_ms=append_ms)
+        elif prefer(claim, known.claim):
+            known.claim, known.seen_ms = claim, append_ms
+        elif claim.phase != "intent" or known.intent_ms is not None:
+            return
+        if claim.phase == "intent":
+            known.call_ids, known.intent_ms = claim.call_ids, claim.effective_ms
+        state.put(Kind.CLAIM, ident, known)
+        self._progress.claimed(claim, now_ms, state)
+        self._matching.put_claim(ident, attempts_of(ident, known, self._limits))
+        for due in self._claim_dues(ident, known):
+            heappush(self._due, due)
+
+    def _take_progress(self, progress: Progress, now_ms: int, state: State) -> list[bytes]:
+        return self._progress.advance(progress, now_ms, state) if self._evaluate else []
+
+    def _use_dues(self, ident: bytes, known: UseState) -> list[tuple[int, int, bytes]]:
+        limits = self._limits
+        waits = (limits.provisional_ms, limits.final_ms, limits.final_ms + limits.join_keep_ms)
+        return [(known.seen_ms + wait_ms, int(Kind.USE), ident) for wait_ms in waits]
+
+    def _claim_dues(self, ident: bytes, known: ClaimState) -> list[tuple[int, int, bytes]]:
+        limits = self._limits
+        waits = (limits.unlogged_ms, limits.unlogged_ms + limits.join_keep_ms)
+        return [(known.seen_ms + wait_ms, int(Kind.CLAIM), ident) for wait_ms in waits]
+
+    # Judgement of vault records
+
+    def _judge_changed(
+        self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects, *, eager: bool
+    ) -> None:
+        uses, claims = self._matching.take_changed(eager=eager)
+        for ident in dict.fromkeys((*uses, *waiting)):
+            self._judge_use(ident, now_ms, state, effects)
+        for ident in claims:
+            self._judge_claim(ident, now_ms, state, effects)
+
+    def _judge_use(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
+        known = state.get(Kind.USE, ident, UseState)
+        if known is None or known.settled:
+            return
+        use = self._verdict(ident, known, now_ms, state)
+        if known.revision and judgement.same(use, known.use):
+            return
+        if use.source is not None and not use.final:
+            self._progress.wait(use.source, use.time_us // 1000, ident)
+        known.use = use
+        known.judged_ms = now_ms
+        known.revision += 1
+        self._report_use(known, now_ms, state, effects)
+        state.put(Kind.USE, ident, known)
+        effects.document(kek_use_document(use, known.revision, _USE + ident))
+
+    def _verdict(self, ident: bytes, known: UseState, now_ms: int, state: State) -> KekUse:
+        use, time_ms = known.use, known.use.time_us // 1000
+        if not self._joined(time_ms):
+            return judgement.judged(use, KekUseStatus.NOT_EVALUATED, "no_batches", final=True)
+        access = self._matching.access(ident)
+        if access is None:
+            return judgement.judged(use, KekUseStatus.UNACCOUNTED, "foreign_principal", final=True)
+        if access.attempt is not None:
+            claim = state.get(Kind.CLAIM, access.attempt.claim, ClaimState)
+            return judgement.explained(use, access.strength, claim)
+        named = self._matching.named_by(access)
+        copied = None if named is None else state.get(Kind.CLAIM, named.claim, ClaimState)
+        reason, event_id = ("no_event", None) if copied is None else ("id_reused", copied.claim.event_id)
+        behind_ms, instances = self._progress.heard(access.source, time_ms)
+        waited_ms = now_ms - known.seen_ms
+        settled = use.final and use.status is KekUseStatus.UNACCOUNTED
+        final = behind_ms == 0 or waited_ms >= self._limits.final_ms or settled
+        if not final and waited_ms < self._limits.provisional_ms:
+            return judgement.judged(use, KekUseStatus.PENDING, None, final=False)
+        judged = judgement.judged(use, KekUseStatus.UNACCOUNTED, reason, final=final)
+        return replace(judged, event_id=event_id, behind_ms=behind_ms, instances=instances)
+
+    def _report_use(self, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
+        """Count an unaccounted use once, however often it is judged; take it back when it is explained."""
+        if known.use.status is KekUseStatus.UNACCOUNTED:
+            if not known.counted:
+                found = rules.run(known.use, self._limits)
+                known.counted = [self._findings.report(finding, now_ms, state, effects) for finding in found]
+        else:
+            hits, known.counted = known.counted, []
+            for hit in hits:
+                self._findings.retract(hit, "the event came late and explains it", now_ms, state, effects)
+
+    # Judgement of attempts
+
+    def _judge_claim(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
+        known = state.get(Kind.CLAIM, ident, ClaimState)
+        if known is None or now_ms - known.seen_ms < self._limits.unlogged_ms:
+            return
+        missing = self._joined(known.claim.effective_ms) and self._missing(ident) is not None
+        if missing is known.unlogged:
+            return
+        known.unlogged = missing
+        known.revision += 1
+        use = self._unlogged(ident, known)
+        if missing:
+            known.counted = [self._report_unlogged(use, now_ms, state, effects)]
+        else:
+            hits, known.counted = known.counted, []
+            for hit in hits:
+                self._findings.retract(hit, "the vault's record came late", now_ms, state, effects)
+        state.put(Kind.CLAIM, ident, known)
+        effects.document(kek_use_document(use, known.revision, _CLAIM + ident))
+
+    def _missing(self, ident: bytes) -> Attempt | None:
+        attempts = self._matching.attempts(ident)
+        return next((one for one in attempts if one.expected and one.taken is None and not one.settled), None)
+
+    def _unlogged(self, ident: bytes, known: ClaimState) -> KekUse:
+        missing = self._missing(ident)
+        return judgement.unlogged(known, 0 if missing is None else missing.number)
+
+    def _report_unlogged(self, use: KekUse, now_ms: int, state: State, effects: Effects) -> tuple[str, str]:
+        finding = judgement.coverage_finding(use)
+        return self._findings.report(finding, now_ms, state, effects)
+
+    # Letting go
+
+    def _let_use_go(self, ident: bytes, now_ms: int, state: State) -> None:
+        known = state.get(Kind.USE, ident, UseState)
+        if known is None:
+            return
+        keep_until_ms = max(known.seen_ms + self._limits.final_ms, known.judged_ms) + self._limits.join_keep_ms
+        if now_ms < known.seen_ms + self._limits.final_ms + self._limits.join_keep_ms:
+            return
+        if now_ms < keep_until_ms or known.doc_indexed != known.revision:
+            heappush(self._due, (max(keep_until_ms, now_ms + _RETRY_MS), int(Kind.USE), ident))
+            return
+        self._settle_attempt(ident, state)
+        state.forget(Kind.USE, ident)
+
+    def _let_claim_go(self, ident: bytes, now_ms: int, state: State) -> None:
+        known = state.get(Kind.CLAIM, ident, ClaimState)
+        if known is None or now_ms < known.seen_ms + self._limits.unlogged_ms + self._limits.join_keep_ms:
+            return
+        if known.doc_indexed != known.revision:
+            heappush(self._due, (now_ms + _RETRY_MS, int(Kind.CLAIM), ident))
+            return
+        for dependent in self._matching.dependents(ident):
+            self._settle_use(dependent, state)
+        self._matching.forget_claim(ident)
+        state.forget(Kind.CLAIM, ident)
+
+    def _settle_use(self, ident: bytes, state: State) -> None:
+        """Leave a judged record as it is, now that what it was joined with goes."""
+        known = state.get(Kind.USE, ident, UseState)
+        if known is not None and known.use.final:
+            self._settle_attempt(ident, state)
+            known.settled = True
+            state.put(Kind.USE, ident, known)
+
+    def _settle_attempt(self, ident: bytes, state: State) -> None:
+        attempt = self._matching.drop_access(ident)
+        claim = None if attempt is None else state.get(Kind.CLAIM, attempt.claim, ClaimState)
+        if attempt is not None and claim is not None:
+            claim.settled.append(attempt.call_id)
+            state.put(Kind.CLAIM, attempt.claim, claim)
+
+
+def _use_ident(access_id: str) -> bytes:
+    try:
+        return bytes.fromhex(access_id)
+    except ValueError:
+        return access_id.encode()
