@@ -4,8 +4,10 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
+import pytest
 
 from alerts.model import FindingMessage
 from alerts.thresholds import HOUR_MS, Limits
@@ -15,11 +17,13 @@ from streams.messages import CORRELATE, FINDINGS, REJECTED, VAULT_ACCESS, Effect
 from streams.rejected import decode as decode_rejected
 from streams.state import Kind, State
 from streams.vault import METER, KekState, VaultMeter, VaultStep, taken
+from streams.vaultlogs.files import FileRecord, read
 from streams.vaultlogs.messages import file_key, wrap
 from tests.streams.vaultlogs.records import RESOURCE, VERSION, Record, as_azkv, as_diagnostics, record
 
 T0 = 1_794_796_867_000
 LIMITS = Limits()
+SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "akv"
 _finding = msgspec.json.Decoder(FindingMessage).decode
 
 
@@ -246,3 +250,18 @@ def test_taking_a_message_needs_no_state() -> None:
 
     assert json.loads(bytes(original)) == record()
     assert access.object_name == "tokens-kek"
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the public Key Vault records are not on this machine")
+def test_the_public_records_are_twenty_two_accesses_and_one_copy_and_two_alerts() -> None:
+    found = [item.original for item in read([SAMPLES]) if isinstance(item, FileRecord)]
+
+    run = Run().take(*[message(each, offset=at) for at, each in enumerate(found)])
+
+    assert (run.meter.records, run.meter.duplicates, run.meter.rejected) == (22, 1, 0)
+    assert len(run.documents(DocKind.VAULT_ACCESS)) == 22
+    assert run.sent(CORRELATE) == []  # not one of them is the use of a key
+    run.step.tick(T0 + 60_000, run.state, run.effects)
+    counts = {reported.finding.key: reported.count for reported in map(_finding, run.sent(FINDINGS))}
+    # backup and delete of one key by one person are one alert with two hits; the denied purge is another
+    assert counts == {"testpermissionvault/egzghfgrrg": 2, "testpermissionvault/myfirstkey": 1}
