@@ -269,3 +269,21 @@ def test_registry_vectors_pass(vector: Vector) -> None:
 @each("registry", "must_fail")
 def test_registry_vectors_fail_as_expected(vector: Vector) -> None:
     assert failure(lambda: Registry.parse(vector["text"].encode())) == vector["expect"]
+
+
+def test_the_worked_example_of_the_page_is_the_first_vector_of_each_file() -> None:
+    page = (VECTORS.parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    digits = "".join(page[page.index("## A worked example") : page.index("## The vectors")].split())
+    envelope, blob, batch = (FILES[name]["must_pass"][0] for name in ("envelope", "dek_blob", "sealed_batch"))
+
+    sealed = bytes.fromhex(envelope["envelope"])
+    shown = [envelope["owner_bytes"], envelope["subkey"], envelope["plaintext"], envelope["record"]]
+    shown += [sealed[:47].hex(), sealed[47:-16].hex(), sealed[-16:].hex(), blob["binding"], blob["commitment"]]
+    shown += [batch["headers"][0][1], batch["headers"][1][1], batch["digest"]]
+    assert [text for text in shown if text not in digits] == []
+
+
+def test_the_event_of_the_page_is_a_vector() -> None:
+    page = (VECTORS.parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+
+    assert FILES["event"]["must_pass"][0]["line"] in page

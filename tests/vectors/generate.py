@@ -742,7 +742,7 @@ def seal(value: bytes, **changes: Any) -> bytes:
         "deployment": DEPLOYMENT,
         "instance": INSTANCE,
         "generation": 1,
-        "partition": 5,
+        "partition": 0,
         "sequence": 0,
         "count": value.count(b"\n"),
         "sealed_at_ms": NOV_16,
@@ -761,7 +761,7 @@ def message(value: bytes, private: bytes = BILLING, label: str = "keytrail/seale
         "headers": [["kt-seal", sealed.hex()], ["kt-sig", sign(private, label, sealed).hex()]],
         "append_ms": NOV_16 + 400,
         "generation": 1,
-        "partition": 5,
+        "partition": 0,
     }
 
 
@@ -780,7 +780,9 @@ def opened(batch: Vector, *, suspect: bool) -> Vector:
 def sealed_batch_vectors() -> Vector:
     first = message(lines(OPEN, EVENT))
     first_digest = sha256(bytes.fromhex(first["headers"][0][1])).digest()
-    second = message(lines(HEARTBEAT), sequence=1, previous=first_digest)
+    head = {"generation": 1, "partition": 0, "sequence": 0, "digest": first_digest.hex()}
+    heartbeat = {**HEARTBEAT, "heads": [head], "tallies": [{**TALLY, "count": 1}]}
+    second = message(lines(heartbeat), sequence=1, previous=first_digest)
     crm = message(lines({**EVENT, "service": "crm"}), CRM)
     value = lines(EVENT)
     good = message(value)
@@ -823,7 +825,7 @@ def sealed_batch_vectors() -> Vector:
          message(value, label="keytrail/key-record/v1")),
         ("a changed seal", "BatchRejected seal_invalid kt-sig",
          {**good, "headers": [["kt-seal", seal(value, sealed_at_ms=NOV_16 + 1).hex()], sig_header]}),
-        ("another partition", "BatchRejected seal_invalid seal.partition", {**good, "partition": 6}),
+        ("another partition", "BatchRejected seal_invalid seal.partition", {**good, "partition": 1}),
         ("another generation", "BatchRejected seal_invalid seal.partition", {**good, "generation": 2}),
         ("a changed value", "BatchRejected seal_invalid value",
          {**good, "value": good["value"].replace("decrypt", "encrypt")}),
