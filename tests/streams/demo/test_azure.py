@@ -1,0 +1,184 @@
+"""The Key Vault adapter of cryptocore, against the local vault and through the real SDK."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cryptocore.azure import AzureKeyWrapper
+from cryptocore.errors import ConfigurationError
+from cryptocore.events import Reason
+from cryptocore.testing import ManualClock
+from cryptocore.wrapping import VaultCallFailed
+from streams.demo.identities import Identity
+from streams.demo.vault import VaultServer
+
+HOST = "kv-test.vault.azure.net"
+KEY = "tenant-kek"
+BLOB = bytes(range(65))
+
+Make = Callable[..., AzureKeyWrapper]
+
+
+def logged(server: VaultServer, operation: str) -> list[dict[str, Any]]:
+    return [record for record in server.vault(HOST).log.records if record["operationName"] == operation]
+
+
+async def wrapped_by(wrapper: AzureKeyWrapper) -> tuple[str, bytes]:
+    version = await wrapper.current_version()
+    return version, (await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())).wrapped_dek
+
+
+async def test_wrap_and_unwrap_are_remote_and_each_attempt_bears_its_own_id(
+    server: VaultServer, make_wrapper: Make
+) -> None:
+    server.vault(HOST).correlation = "client"
+    wrapper = make_wrapper()
+    version = await wrapper.current_version()
+    ids = wrapper.draw_call_ids()
+
+    wrapped = await wrapper.wrap(BLOB, version=version, call_ids=ids)
+    unwrapped = await wrapper.unwrap(wrapped.wrapped_dek, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert unwrapped.blob == BLOB
+    assert [record["correlationId"] for record in logged(server, "KeyWrap")] == [ids[0]]
+    (attempt,) = wrapped.attempts
+    assert (attempt.call_id, attempt.http_status) == (ids[0], 200)
+    assert attempt.request_id is not None
+    assert len(set(ids)) == len(ids) == 3
+
+
+async def test_the_request_id_of_the_answer_is_the_id_in_the_vaults_log(
+    server: VaultServer, make_wrapper: Make
+) -> None:
+    wrapper = make_wrapper()
+    version = await wrapper.current_version()
+
+    wrapped = await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert logged(server, "KeyWrap")[0]["correlationId"] == wrapped.attempts[0].request_id
+
+
+async def test_a_throttled_call_is_tried_again_under_the_next_id_after_retry_after(
+    server: VaultServer, make_wrapper: Make
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    wrapper = make_wrapper(sleep=sleep)
+    version = await wrapper.current_version()
+    server.vault(HOST).throttled = 2
+    ids = wrapper.draw_call_ids()
+
+    wrapped = await wrapper.wrap(BLOB, version=version, call_ids=ids)
+
+    assert [(a.call_id, a.http_status) for a in wrapped.attempts] == list(zip(ids, (429, 429, 200), strict=True))
+    assert slept == [1.0, 1.0]
+
+
+async def test_what_stays_throttled_fails_with_every_attempt_and_may_be_retried(
+    server: VaultServer, make_wrapper: Make
+) -> None:
+    async def sleep(_: float) -> None:
+        return None
+
+    wrapper = make_wrapper(sleep=sleep)
+    version = await wrapper.current_version()
+    server.vault(HOST).throttled = 9
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert (failed.value.reason, failed.value.retryable) == (Reason.VAULT_THROTTLED, True)
+    assert len(failed.value.attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("permissions", "enabled", "key_name", "reason"),
+    [
+        ({"get", "wrapKey"}, True, KEY, Reason.VAULT_DENIED),
+        ({"get", "wrapKey", "unwrapKey"}, False, KEY, Reason.VAULT_DENIED),
+        ({"get", "wrapKey", "unwrapKey"}, True, "other", Reason.VAULT_NOT_FOUND),
+    ],
+)
+async def test_a_refusal_is_final_and_has_its_reason(
+    server: VaultServer,
+    make_wrapper: Make,
+    workload: Identity,
+    permissions: set[str],
+    enabled: bool,
+    key_name: str,
+    reason: Reason,
+) -> None:
+    version, wrapped = await wrapped_by(make_wrapper())
+    server.vault(HOST).keys.get(KEY).versions[version].enabled = enabled
+    caller = make_wrapper(dataclasses.replace(workload, permissions=frozenset(permissions)), key_name=key_name)
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await caller.unwrap(wrapped, version=version, call_ids=caller.draw_call_ids())
+
+    assert (failed.value.reason, failed.value.retryable, len(failed.value.attempts)) == (reason, False, 1)
+
+
+async def test_a_vault_that_does_not_answer_is_unreachable_which_is_not_denied(
+    server: VaultServer, make_wrapper: Make
+) -> None:
+    async def sleep(_: float) -> None:
+        return None
+
+    wrapper = make_wrapper(sleep=sleep)
+    version, wrapped = await wrapped_by(wrapper)
+    await server.stop()
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await wrapper.unwrap(wrapped, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert (failed.value.reason, failed.value.retryable) == (Reason.VAULT_UNREACHABLE, True)
+    assert [(a.http_status, a.request_id, a.ended_at) for a in failed.value.attempts] == [(None, None, None)] * 3
+
+
+async def test_no_key_material_hangs_on_the_error(server: VaultServer, make_wrapper: Make, clock: ManualClock) -> None:
+    async def sleep(_: float) -> None:
+        return None
+
+    wrapper = make_wrapper(sleep=sleep)
+    version = await wrapper.current_version()
+    await server.stop()
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert failed.value.__cause__ is None
+    assert failed.value.__suppress_context__ or failed.value.__context__ is None
+
+
+async def test_an_answer_made_with_another_version_is_refused(server: VaultServer, make_wrapper: Make) -> None:
+    wrapper = make_wrapper()
+    keys = server.vault(HOST).keys
+    key = keys.get(KEY)
+    first = next(iter(key.versions))
+    other = keys.create(KEY, 0)
+    key.versions[first] = other  # the vault answers under another kid than it was asked for
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await wrapper.wrap(BLOB, version=first, call_ids=wrapper.draw_call_ids())
+
+    assert failed.value.reason is Reason.KID_MISMATCH
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://kv-test.vault.azure.net",
+        "https://kv-test.vault.azure.net.evil.example",
+        "https://evilvault.azure.net",
+        "https://127.0.0.1:8443",
+        "https://a.b.vault.azure.net",
+    ],
+)
+def test_only_the_url_of_a_key_vault_is_taken(url: str, server: VaultServer, workload: Identity) -> None:
+    with pytest.raises(ConfigurationError):
+        AzureKeyWrapper("kek", vault_url=url, key_name=KEY, credential=server.directory.credential(workload))
