@@ -149,8 +149,11 @@ class KeyHistory(Struct, array_like=True):
         else:
             self.counts = dict(sorted({**counts, name: 1}.items()))
 
-    def remember(self, use: bytes, outcome: Outcome, limits: Limits) -> None:
-        """Keep a packed use among the last ones, and a denied or failed one among the last of those."""
+    def remember(self, event: AuditEvent, outcome: Outcome, effective_ms: int, limits: Limits) -> None:
+        """Count a use, and keep it among the last ones; a denied or failed one also among the last of those."""
+        self.count(event.operation, outcome)
+        self.last_ms = max(self.last_ms, effective_ms)
+        use = pack_use(event, outcome, effective_ms)
         _keep(self.uses, use, limits.recent_uses)
         if outcome in _FAILED:
             _keep(self.failures, use, limits.recent_failures)

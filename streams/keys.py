@@ -11,7 +11,7 @@ from typing import Final
 from alerts.model import Evidence
 from alerts.system import system_finding
 from alerts.thresholds import SECOND_MS, Limits
-from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
+from cryptocore.batch import SEAL_HEADER, OpenedBatch, SealedBatch, open_batch
 from cryptocore.errors import BatchRejected
 from cryptocore.events import AuditEvent
 from cryptocore.registry import Registry, Role
@@ -138,13 +138,20 @@ class KeysStep:
     # 1, 2
 
     def _open(self, message: Message) -> OpenedBatch:
-        return open_batch(
-            SealedBatch.from_headers(message.value, message.headers),
-            self._registry,
-            generation=self._generation,
-            partition=self._partition,
-            append_ms=message.append_ms,
-        )
+        """Open the batch; a seal of the right size that is none is an invalid one, as when its signature fails."""
+        sealed = SealedBatch.from_headers(message.value, message.headers)
+        try:
+            return open_batch(
+                sealed,
+                self._registry,
+                generation=self._generation,
+                partition=self._partition,
+                append_ms=message.append_ms,
+            )
+        except BatchRejected as err:
+            if err.finding == "rejected" and err.field.startswith((SEAL_HEADER, "seal.")):
+                raise BatchRejected("seal_invalid", err.field, err.problem) from err
+            raise
 
     def _place(self, turn: Turn, opened: OpenedBatch) -> Taken | None:
         """Note the batch in its chain; None when it does not apply, and then it has been counted or rejected."""
