@@ -19,7 +19,7 @@ from cryptocore.event_texts import (
     hosts,
     kek_names,
     kek_versions,
-    key_ids,
+    key_id_form,
     note_form,
     owner_parts,
     purposes,
@@ -87,7 +87,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     if not purposes[event.purpose]:
         raise _wrong("purpose", "not a purpose")
     key, owner, kek = event.key, event.owner, event.kek
-    if key is not None and not key_ids[key.id]:
+    if key is not None and key_id_form.fullmatch(key.id) is None:
         raise _wrong("key.id", "not 32 lower-case hex digits")
     if owner is not None:
         _check_owner(owner)
@@ -230,7 +230,7 @@ def _check_count(field: str, line: "Count") -> None:
 
 
 def _judge_texts(event: "AuditEvent") -> None:
-    if event.claimed_key_id is not None and not key_ids[event.claimed_key_id]:
+    if event.claimed_key_id is not None and key_id_form.fullmatch(event.claimed_key_id) is None:
         raise _wrong("claimed_key_id", "not 32 lower-case hex digits")
     if event.note is not None:
         if event.operation not in LIFE_CYCLE or not event.actor.startswith(PERSON):
@@ -274,7 +274,7 @@ def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
 def check_open(line: "ChainOpen") -> None:
     """Check a `chain.open`."""
     _check_control(line)
-    if line.continues is not None and not key_ids[line.continues]:
+    if line.continues is not None and key_id_form.fullmatch(line.continues) is None:
         raise _wrong("continues", "not 32 lower-case hex digits")
 
 

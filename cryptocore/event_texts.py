@@ -61,6 +61,7 @@ class _Dates(_Texts):
 
 
 uuid_form = re.compile(UUID)
+key_id_form = re.compile(HEX16)  # not remembered: a fleet has a million keys, and matching again is cheap
 digest_form = re.compile(HEX32)
 time_of_day_form = re.compile(TIME_OF_DAY)
 dates = _Dates(DATE)
@@ -68,7 +69,6 @@ services = _Texts(SERVICE)
 purposes = _Texts(PURPOSE)
 actors = _Texts(ACTOR)
 owner_parts = _Texts(OWNER_PART)
-key_ids = _Texts(HEX16)
 hosts = _Texts(HOST)
 addresses = _Texts(ADDRESS)
 vaults = _Texts(VAULT)
