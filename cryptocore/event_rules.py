@@ -15,19 +15,19 @@ from cryptocore.event_texts import (
     actors,
     addresses,
     dates,
-    digest_form,
     hosts,
+    is_digest,
+    is_key_id,
+    is_note,
+    is_request_id,
+    is_time_of_day,
+    is_trace_id,
+    is_uuid,
     kek_names,
     kek_versions,
-    key_id_form,
-    note_form,
     owner_parts,
     purposes,
-    request_id_form,
     services,
-    time_of_day_form,
-    trace_id_form,
-    uuid_form,
     vaults,
 )
 from cryptocore.vocabulary import (
@@ -60,12 +60,12 @@ def _wrong(field: str, problem: str) -> EventInvalid:
 
 
 def _check_uuid(field: str, text: str) -> None:
-    if uuid_form.fullmatch(text) is None:
+    if not is_uuid(text):
         raise _wrong(field, "not a lower-case UUID")
 
 
 def _check_time(field: str, text: str) -> None:
-    if not dates[text[:10]] or time_of_day_form.fullmatch(text, 10) is None:
+    if not dates[text[:10]] or not is_time_of_day(text, 10):
         raise _wrong(field, "not a UTC time with six digits and Z")
 
 
@@ -75,10 +75,10 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     Raises:
         EventInvalid: names the field.
     """
-    if uuid_form.fullmatch(event.id) is None:
+    if not is_uuid(event.id):
         raise _wrong("id", "not a lower-case UUID")
     time = event.occurred_at
-    if not dates[time[:10]] or time_of_day_form.fullmatch(time, 10) is None:
+    if not dates[time[:10]] or not is_time_of_day(time, 10):
         raise _wrong("occurred_at", "not a UTC time with six digits and Z")
     if not services[event.service]:
         raise _wrong("service", "not a source name")
@@ -87,7 +87,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     if not purposes[event.purpose]:
         raise _wrong("purpose", "not a purpose")
     key, owner, kek = event.key, event.owner, event.kek
-    if key is not None and key_id_form.fullmatch(key.id) is None:
+    if key is not None and not is_key_id(key.id):
         raise _wrong("key.id", "not 32 lower-case hex digits")
     if owner is not None:
         _check_owner(owner)
@@ -97,7 +97,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
         raise _wrong("address", "not an IP address in lower case without port")
     if kek is not None:
         _check_kek(kek)
-    if event.trace_id is not None and trace_id_form.fullmatch(event.trace_id) is None:
+    if event.trace_id is not None and not is_trace_id(event.trace_id):
         raise _wrong("trace_id", "not a trace id")
     shape = (
         event.phase, event.operation, event.outcome, event.reason, key is None, owner is None, kek is None,
@@ -230,12 +230,12 @@ def _check_count(field: str, line: "Count") -> None:
 
 
 def _judge_texts(event: "AuditEvent") -> None:
-    if event.claimed_key_id is not None and key_id_form.fullmatch(event.claimed_key_id) is None:
+    if event.claimed_key_id is not None and not is_key_id(event.claimed_key_id):
         raise _wrong("claimed_key_id", "not 32 lower-case hex digits")
     if event.note is not None:
         if event.operation not in LIFE_CYCLE or not event.actor.startswith(PERSON):
             raise _wrong("note", "only on a person's act of the life cycle")
-        if note_form.fullmatch(event.note) is None:
+        if not is_note(event.note):
             raise _wrong("note", f"1 to {MAX_NOTE} characters, none of them control characters")
 
 
@@ -264,7 +264,7 @@ def _check_kek(kek: "KekRef") -> None:
 
 def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
     _check_uuid(f"{field}.call_id", attempt.call_id)
-    if attempt.request_id is not None and request_id_form.fullmatch(attempt.request_id) is None:
+    if attempt.request_id is not None and not is_request_id(attempt.request_id):
         raise _wrong(f"{field}.request_id", "not 1 to 128 visible ASCII characters")
     _check_time(f"{field}.started_at", attempt.started_at)
     if attempt.ended_at is not None:
@@ -274,7 +274,7 @@ def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
 def check_open(line: "ChainOpen") -> None:
     """Check a `chain.open`."""
     _check_control(line)
-    if line.continues is not None and key_id_form.fullmatch(line.continues) is None:
+    if line.continues is not None and not is_key_id(line.continues):
         raise _wrong("continues", "not 32 lower-case hex digits")
 
 
@@ -282,7 +282,7 @@ def check_heads(line: "Heartbeat | ChainClose") -> None:
     """Check a heartbeat or a `chain.close`."""
     _check_control(line)
     for place, head in enumerate(line.heads):
-        if digest_form.fullmatch(head.digest) is None:
+        if not is_digest(head.digest):
             raise _wrong(f"heads[{place}].digest", "not 64 lower-case hex digits")
     if len({(head.generation, head.partition) for head in line.heads}) != len(line.heads):
         raise _wrong("heads", "one entry for each generation and partition")

@@ -60,10 +60,11 @@ class _Dates(_Texts):
         return self._pattern.fullmatch(text) is not None and _is_in_month(text) and super().__missing__(text)
 
 
-uuid_form = re.compile(UUID)
-key_id_form = re.compile(HEX16)  # not remembered: a fleet has a million keys, and matching again is cheap
-digest_form = re.compile(HEX32)
-time_of_day_form = re.compile(TIME_OF_DAY)
+is_uuid = re.compile(UUID).fullmatch
+# Not remembered: a fleet has a million keys, and matching again is cheap.
+is_key_id = re.compile(HEX16).fullmatch
+is_digest = re.compile(HEX32).fullmatch
+is_time_of_day = re.compile(TIME_OF_DAY).fullmatch
 dates = _Dates(DATE)
 services = _Texts(SERVICE)
 purposes = _Texts(PURPOSE)
@@ -74,9 +75,9 @@ addresses = _Texts(ADDRESS)
 vaults = _Texts(VAULT)
 kek_names = _Texts(KEK_NAME)
 kek_versions = _Texts(KEK_VERSION)
-trace_id_form = re.compile(TRACE_ID)
-request_id_form = re.compile(REQUEST_ID)
-note_form = re.compile(NOTE)
+is_trace_id = re.compile(TRACE_ID).fullmatch
+is_request_id = re.compile(REQUEST_ID).fullmatch
+is_note = re.compile(NOTE).fullmatch
 
 
 def _is_in_month(date: str) -> bool:
