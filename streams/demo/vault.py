@@ -93,6 +93,8 @@ class VaultServer:
         vault.log.write(entry)
         if status == 429:  # noqa: PLR2004
             headers["Retry-After"] = "1"
+        if not body:
+            return web.Response(status=status, headers=headers)
         return web.json_response(body, status=status, headers=headers)
 
     def _answer(self, call: Call) -> tuple[int, dict[str, Any]]:
@@ -100,7 +102,8 @@ class VaultServer:
             operation, permission, act = route(call)
             call.entry.operation = operation
             _admit(call, permission)
-            return 200, act(call, self._clock.now_us())
+            body = act(call, self._clock.now_us())
+            return (200, body) if body else (204, {})
         except VaultError as refusal:
             call.entry.description = refusal.message
             return refusal.status, _error(refusal)

@@ -14,6 +14,7 @@ from streams.demo.identities import Identity
 
 _SIGNATURES = {
     200: "OK",
+    204: "No Content",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
