@@ -12,6 +12,7 @@ from streams.state import State
 KEY_EVENTS = "key-events"
 VAULT_ACCESS = "vault-access"
 CORRELATE = "correlate"
+WHO = "who"
 SOURCES = "sources"
 FINDINGS = "findings"
 REJECTED = "rejected"

@@ -29,6 +29,9 @@ class Kind(IntEnum):
     FINGERPRINT = 0x08
     SEEN = 0x09
     METER = 0x0A
+    ALERT = 0x0B
+    BIN = 0x0C
+    ADDRESS = 0x0D
 
 
 class State:
