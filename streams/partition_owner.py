@@ -78,10 +78,16 @@ class PartitionOwner:
         self._retry_s: dict[str, float] = {}
         self._dirty_s: float | None = None
         self._urgent = False
-        self._cutting = False
+        self._cutting_s: float | None = None
         self._closed = False
 
     # Positions
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds since the oldest change that is not committed."""
+        oldest = self._dirty_s if self._cutting_s is None else self._cutting_s
+        return 0.0 if oldest is None else self._monotonic() - oldest
 
     @property
     def applied(self) -> int:
@@ -118,6 +124,15 @@ class PartitionOwner:
         return self._dirty_s is not None
 
     @property
+    def cutting(self) -> bool:
+        return self._cutting_s is not None
+
+    @property
+    def owes(self) -> bool:
+        """Whether a committed delivery is due."""
+        return self._deliver is not None and self._due() is not None
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -136,7 +151,6 @@ class PartitionOwner:
         self._progress = IndexProgress(position.indexed, position.applied, position.skip)
         self.now_ms = position.now_ms
         self.step.restore(self.state)
-        self._book.restore(self.state)
         self._index.forget(self.key)
         self.step.redocument(self.state, self._effects)
         self._give(self._effects.documents)
@@ -144,10 +158,15 @@ class PartitionOwner:
         self._note_owed()
         self.committed_s = self._monotonic()
 
+    def release(self) -> None:
+        """Stop being the owner, at once: what is not cut will be applied again by the next one."""
+        if not self._closed:
+            self._closed = True
+            self._index.forget(self.key)
+
     async def close(self) -> None:
-        """Let go without a commit: what is not cut will be applied again by the next owner."""
-        self._closed = True
-        self._index.forget(self.key)
+        """Let go without a commit."""
+        self.release()
         await self._log.close()
 
     # What changes the state
@@ -178,7 +197,7 @@ class PartitionOwner:
         self._take()
 
     def tick_reports(self) -> None:
-        """Repeat the shell's findings when they are due."""
+        """Repeat the shell's findings when they are due; after a takeover those that the shell still sees."""
         self._book.tick(self.now_ms, self.state, self._effects)
         if self._effects.out:
             self._take()
@@ -206,6 +225,8 @@ class PartitionOwner:
     def _give(self, documents: list[Document]) -> None:
         """Hand documents to the writer with the last message applied; what it has no room for is read again later."""
         offset = self.applied - 1
+        if self._closed:
+            return
         if not self._index.add(self.key, offset, documents) and offset >= 0:
             self._progress.lost(offset)
 
@@ -242,6 +263,8 @@ class PartitionOwner:
 
         Returns False when the writer has no room; what it did not take is still in `again`.
         """
+        if self._closed:
+            return True
         for message in messages:
             again = self.again
             if again is None or not again[0] <= message.offset < again[1]:
@@ -265,7 +288,7 @@ class PartitionOwner:
 
     def cut_due(self) -> bool:
         """Whether it is time to cut: a second after the first change, sooner when a finding waits."""
-        if self._dirty_s is None or self._cutting or self._closed:
+        if self._dirty_s is None or self._cutting_s is not None or self._closed:
             return False
         now_s = self._monotonic()
         if self._urgent and now_s - self.committed_s >= URGENT_CUT_AFTER_S:
@@ -281,9 +304,9 @@ class PartitionOwner:
         Raises:
             Fenced: somebody else owns the partition.
         """
-        if self._dirty_s is None or self._cutting:
+        if self._dirty_s is None or self._cutting_s is not None:
             return False
-        self._cutting = True  # stays so after an error
+        self._cutting_s = self._dirty_s  # stays so after an error
         self._advance()
         progress = self._progress
         position = Position(
@@ -296,7 +319,7 @@ class PartitionOwner:
         self._sent.clear()
         self._dirty_s, self._urgent = None, False
         await self._log.commit(changes, position, outs)
-        self._cutting = False
+        self._cutting_s = None
         self._committed = position
         self.committed_s = self._monotonic()
         self.cuts += 1

@@ -1,0 +1,62 @@
+"""Reads messages of the log once more, for documents that the index has not got; never in the agents' way."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.index.writer import IndexWriter
+from streams.messages import Message
+from streams.partition_owner import PartitionOwner
+
+WAIT_MS: Final = 500
+ROOM: Final = 24 * 1024 * 1024
+"""Bytes of room that the writer must have before more is read."""
+PAUSE_S: Final = 0.05
+
+
+class Rereader:
+    """One reader, one partition at a time."""
+
+    def __init__(self, *, full_name: Callable[[str], str], connection: Mapping[str, Any]) -> None:
+        self.busy = False
+        self._full_name = full_name
+        self._connection = connection
+
+    async def read(self, owner: PartitionOwner, writer: IndexWriter) -> None:
+        """Give the owner what it wants to see again; stops early when the index or the partition is lost."""
+        if self.busy or owner.again is None:
+            return
+        self.busy = True
+        consumer = AIOKafkaConsumer(
+            **self._connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        try:
+            await consumer.start()
+            await self._read(consumer, owner, writer)
+        finally:
+            self.busy = False
+            await consumer.stop()
+
+    async def _read(self, consumer: AIOKafkaConsumer, owner: PartitionOwner, writer: IndexWriter) -> None:
+        topic, partition = owner.key
+        place = TopicPartition(self._full_name(topic), partition)
+        consumer.assign([place])
+        consumer.seek(place, (owner.again or (0, 0))[0])
+        while (again := owner.again) is not None and not owner.closed and writer.unavailable_since is None:
+            if writer.room() < ROOM:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            fetched = await consumer.getmany(place, timeout_ms=WAIT_MS, max_records=8)
+            messages = [message_of(topic, record) for record in fetched.get(place, ())]
+            until = min(await consumer.position(place), again[1])
+            if not owner.reread(messages, until):
+                consumer.seek(place, (owner.again or again)[0])
+
+
+def message_of(topic: str, record: Any) -> Message:
+    """Make our message of what aiokafka or Faust read."""
+    return Message(
+        topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", tuple(record.headers)
+    )

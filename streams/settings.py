@@ -1,0 +1,104 @@
+"""What a worker must be told: one frozen object, read from KEYTRAIL_* once, and the only reader of the environment."""
+
+import ssl
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS
+
+
+class Settings(BaseSettings):
+    """Where the log, the index and the registry are, and how much of the machine a worker may take."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYTRAIL_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # The log
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    kafka_client_certificate: Path | None = None
+    kafka_client_key: Path | None = None
+    kafka_session_timeout_s: float = Field(default=15.0, ge=6)
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
+    topic_replication: int = Field(default=1, ge=1, le=32767)
+    partitions: int = Field(default=8, ge=1, le=1024)
+    """Of key-events, vault-access and correlate; a fixed property of the topic generation (formats: sealed batch)."""
+    generation: int = Field(default=1, ge=1, le=65535)
+    app_id: str = Field(default="keytrail", pattern=r"^[A-Za-z0-9._-]{1,80}$")
+    """Group of the workers and beginning of their transactional ids: two monitors on one log need two."""
+
+    # The index
+    elasticsearch_url: HttpUrl = HttpUrl("http://127.0.0.1:9200")
+    elasticsearch_api_key: SecretStr | None = None
+    elasticsearch_ca_file: Path | None = None
+    index_prefix: str = Field(default="keytrail", pattern=r"^[a-z0-9][a-z0-9._-]{0,80}$")
+    index_replicas: int = Field(default=1, ge=0, le=10)
+
+    # Who may say what
+    sources_file: Path = Path("sources.json")
+
+    # Deliveries
+    webhook_url: HttpUrl | None = None
+    webhook_secret: SecretStr | None = None
+
+    # The process
+    data_dir: Path = Path("keytrail-worker")
+    buffer_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
+    """Memory for messages that were fetched and not applied yet, if every one were as large as allowed."""
+    stop_s: float = Field(default=10.0, gt=0)
+    """SIGTERM to the end of the process, at most."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        if self.kafka_security_protocol.startswith("SASL") and (self.kafka_username is None or not self.kafka_password):
+            raise ValueError("KEYTRAIL_KAFKA_USERNAME and KEYTRAIL_KAFKA_PASSWORD are needed for SASL")
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("KEYTRAIL_WEBHOOK_URL and KEYTRAIL_WEBHOOK_SECRET come together: deliveries are signed")
+        return self
+
+    def topic(self, name: str) -> str:
+        """Full name of a topic."""
+        return self.topic_prefix + name
+
+    def state_topic(self, name: str) -> str:
+        """Full name of the state topic of an input."""
+        return f"{self.topic_prefix}keytrail.state.{name}"
+
+    @property
+    def topic_partitions(self) -> dict[str, int]:
+        """Partition count of every topic that workers read or write, by its name without the prefix."""
+        many = dict.fromkeys((KEY_EVENTS, VAULT_ACCESS, CORRELATE), self.partitions)
+        return many | dict.fromkeys((SOURCES, FINDINGS, REJECTED), 1)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """TLS 1.2 or later towards the log, or None where the protocol has none."""
+        if not self.kafka_security_protocol.endswith("SSL"):
+            return None
+        context = ssl.create_default_context(cafile=None if self.kafka_ca_file is None else str(self.kafka_ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.kafka_client_certificate is not None:
+            context.load_cert_chain(self.kafka_client_certificate, self.kafka_client_key)
+        return context
+
+    def kafka_connection(self) -> dict[str, Any]:
+        """Arguments of every aiokafka client of ours."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap,
+            "security_protocol": self.kafka_security_protocol,
+            "ssl_context": self.tls(),
+        }
+        if self.kafka_security_protocol.startswith("SASL"):
+            assert self.kafka_password is not None
+            arguments |= {
+                "sasl_mechanism": self.kafka_sasl_mechanism,
+                "sasl_plain_username": self.kafka_username,
+                "sasl_plain_password": self.kafka_password.get_secret_value(),
+            }
+        return arguments

@@ -1,0 +1,307 @@
+"""The owners of one worker's partitions on Kafka: taken over at a rebalance, cut and ticked by the machine's clock.
+
+Knows nothing of Faust: `app` brings messages and assignments. Whatever leaves this process without a right to go on
+(fenced, a commit that never ends, an error in a step) ends it: the orchestrator starts it again, and the state log
+tells the next owner where to begin.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NoReturn
+
+import structlog
+
+from alerts.system import system_finding
+from cryptocore.clock import Clock
+from streams.index.port import Document
+from streams.index.writer import IndexWriter, OwnerKey
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, Message, Step
+from streams.offsets import Place
+from streams.partition_owner import Deliver, PartitionOwner
+from streams.rereading import Rereader
+from streams.statelog import Fenced, StateLog
+
+PULSE_S: Final = 0.05
+TICK_S: Final = 1.0
+OPEN_AT_ONCE: Final = 8
+COMMIT_WITHIN_S: Final = 60.0
+"""A change that is not committed after this long ends the process (design: takeover)."""
+LATE_MS: Final = 5_000
+"""A message appended longer ago than this is part of a backlog."""
+LATE_FOR_S: Final = 3.0
+"""After a takeover or a message of a backlog, the machine's clock does not count for this long."""
+LOW_ROOM: Final = 16 * 1024 * 1024
+"""Below so many bytes of room, agents wait while the index answers."""
+UNAVAILABLE_AFTER_S: Final = 30.0
+REPORT_EVERY_S: Final = 60.0
+CLOSE_WITHIN_S: Final = 5.0
+
+MARKED: Final = frozenset({CORRELATE, SOURCES, FINDINGS})
+"""Inputs that workers write in transactions."""
+UPSTREAM: Final[Mapping[str, frozenset[str]]] = {
+    KEY_EVENTS: frozenset({KEY_EVENTS}),
+    VAULT_ACCESS: frozenset({VAULT_ACCESS}),
+    CORRELATE: frozenset({KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES}),
+    SOURCES: frozenset({KEY_EVENTS, SOURCES}),
+    FINDINGS: frozenset({FINDINGS}),
+}
+"""Where silence means nothing while these inputs have a backlog."""
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaShell:
+    """Everything one worker owns; all methods belong to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        steps: Mapping[str, Callable[[int], Step]],
+        state_log: Callable[[str, int], StateLog],
+        writer: IndexWriter,
+        rereader: Rereader,
+        clock: Clock,
+        die: Callable[[str], NoReturn],
+        deliver: Deliver | None = None,
+    ) -> None:
+        self.owners: dict[OwnerKey, PartitionOwner] = {}
+        self.strays = 0
+        self.takeovers = 0
+        self._steps = steps
+        self._state_log = state_log
+        self._writer = writer
+        self._rereader = rereader
+        self._clock = clock
+        self._die = die
+        self._deliver = deliver
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[OwnerKey] = set()
+        self._late_until: dict[OwnerKey, float] = {}
+        self._blocked: set[OwnerKey] = set()
+        self._yielded_s = 0.0
+        self._reported_s = float("-inf")
+        self._was_unavailable = False
+        writer.written = self._written
+
+    # Assignments
+
+    def let_go(self) -> None:
+        """Stop owning, at once: from here on a successor may fence what is under way, and that is no fault.
+
+        To be called while the group waits for this worker to give its partitions up.
+        """
+        for owner in self.owners.values():
+            owner.release()
+            self._spawn(self._close(owner))
+        self.owners = {}
+        self._late_until.clear()
+
+    async def take_over(self, assigned: Iterable[OwnerKey], log_starts: Mapping[OwnerKey, int]) -> None:
+        """Own exactly `assigned`, each made afresh; their state is read and nothing has been applied yet.
+
+        Numbers as in docs/decisions: the old owners are let go (1), predecessors are fenced and the state is read (2,
+        3); seeking to each owner's `applied` (4) is the caller's.
+        """
+        began = time.monotonic()
+        self.let_go()
+        limit = asyncio.Semaphore(OPEN_AT_ONCE)
+        opened = await asyncio.gather(*(self._open(key, log_starts[key], limit) for key in sorted(assigned)))
+        self.owners = {owner.key: owner for owner in opened}
+        self.takeovers += 1
+        _log.info("took over", partitions=len(opened), seconds=round(time.monotonic() - began, 3))
+        for owner in opened:
+            await self._check_log_start(owner, log_starts[owner.key])
+            self._send_owed(owner)
+
+    async def _open(self, key: OwnerKey, log_start: int, limit: asyncio.Semaphore) -> PartitionOwner:
+        topic, partition = key
+        async with limit:
+            owner = PartitionOwner(
+                self._steps[topic](partition),
+                partition,
+                log=self._state_log(topic, partition),
+                index=self._writer,
+                monotonic=self._clock.monotonic,
+                deliver=self._deliver,
+                markers=topic in MARKED,
+            )
+            await owner.open(log_start)
+        self._late_until[key] = self._clock.monotonic() + LATE_FOR_S
+        return owner
+
+    async def _check_log_start(self, owner: PartitionOwner, log_start: int) -> None:
+        """Stop where the log has deleted what was never applied: an audit gap is reported, never jumped over."""
+        if owner.applied >= log_start:
+            return
+        topic, partition = owner.key
+        problem = f"{topic}/{partition} begins at {log_start}, and {owner.applied} was never applied"
+        owner.report(
+            system_finding(
+                "audit_gap",
+                summary=f"The log has deleted messages before they were read: {problem}",
+                effective_ms=self._now_ms(),
+                key=f"{topic}/{partition}",
+                facts={"log_start": str(log_start), "applied": str(owner.applied)},
+            )
+        )
+        await owner.cut()
+        self._die(f"audit gap: {problem}")
+
+    async def _close(self, owner: PartitionOwner) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await owner.close()
+        except Exception:  # noqa: BLE001 - a producer that was fenced may say anything; nobody listens to it any more
+            _log.info("left behind", owner=owner.key, exc_info=True)
+
+    # Messages
+
+    async def take(self, message: Message) -> int | None:
+        """Apply one message; returns the offset to seek to when something before it is missing."""
+        key = (message.topic, message.partition)
+        owner = self.owners.get(key)
+        if owner is None:
+            self.strays += 1
+            return None
+        place = owner.apply(message)
+        if place is Place.SEEK:
+            return owner.applied
+        now_s = self._clock.monotonic()
+        if self._now_ms() - message.append_ms > LATE_MS:
+            self._late_until[key] = now_s + LATE_FOR_S
+        if owner.cut_due():
+            self._spawn(self._cut(owner))
+        if self._writer.room() < LOW_ROOM:
+            await self._wait_for_room(key)
+        elif now_s - self._yielded_s > PULSE_S / 10:
+            self._yielded_s = now_s
+            await asyncio.sleep(0)
+        return None
+
+    async def _wait_for_room(self, key: OwnerKey) -> None:
+        """Let the index catch up; when it does not answer at all, detection goes on without it."""
+        self._blocked.add(key)
+        while self._writer.room() < LOW_ROOM and self._writer.unavailable_since is None:  # noqa: ASYNC110 - room has no event
+            await asyncio.sleep(PULSE_S / 10)
+        self._blocked.discard(key)
+
+    # The clock
+
+    async def run(self) -> None:
+        """Cut, tick, settle and read again until cancelled."""
+        ticked_s = float("-inf")
+        while True:
+            now_s = self._clock.monotonic()
+            if now_s - ticked_s >= TICK_S:
+                ticked_s = now_s
+                self._tick(now_s)
+            for owner in self.owners.values():
+                if owner.cut_due():
+                    self._spawn(self._cut(owner))
+            await asyncio.sleep(PULSE_S)
+
+    def _tick(self, now_s: float) -> None:
+        now_ms = self._now_ms()
+        backlog = {topic for (topic, _), until_s in self._late_until.items() if until_s > now_s}
+        backlog |= {topic for topic, _ in self._blocked}
+        for owner in self.owners.values():
+            owner.tick(owner.now_ms if UPSTREAM[owner.key[0]] & backlog else now_ms)
+            owner.tick_reports()
+            owner.settle()
+            self._send_owed(owner)
+            if owner.waiting_s > COMMIT_WITHIN_S:
+                self._die(f"no commit of {owner.key} for {COMMIT_WITHIN_S:.0f} s")
+        self._watch_index(now_s)
+
+    def _watch_index(self, now_s: float) -> None:
+        since_s = self._writer.unavailable_since
+        if since_s is None:
+            for owner in self.owners.values():
+                if self._was_unavailable:
+                    owner.redocument()
+                if owner.again is not None and not self._rereader.busy:
+                    self._spawn(self._rereader.read(owner, self._writer))
+            self._was_unavailable = False
+        else:
+            self._was_unavailable = True
+            if now_s - since_s >= UNAVAILABLE_AFTER_S and now_s - self._reported_s >= REPORT_EVERY_S:
+                self._report_unavailable(now_s)
+
+    def _report_unavailable(self, now_s: float) -> None:
+        owner = next((owner for key, owner in sorted(self.owners.items()) if key[0] == KEY_EVENTS), None)
+        if owner is not None:
+            self._reported_s = now_s
+            owner.report(
+                system_finding(
+                    "index_unavailable",
+                    summary="The index does not answer; detection goes on, evidence is not indexed yet",
+                    effective_ms=self._now_ms(),
+                )
+            )
+
+    def _now_ms(self) -> int:
+        return self._clock.now_us() // 1000
+
+    # Cuts, documents, deliveries
+
+    async def _cut(self, owner: PartitionOwner) -> None:
+        try:
+            await owner.cut()
+        except Fenced as problem:
+            if not owner.closed:
+                self._die(f"fenced: {problem}")
+        except Exception as problem:  # noqa: BLE001 - whatever it was, this owner is ahead of its log
+            if not owner.closed:
+                _log.error("cut failed", owner=owner.key, exc_info=True)
+                self._die(f"cut of {owner.key} failed: {type(problem).__name__}")
+        else:
+            self._send_owed(owner)
+
+    def _send_owed(self, owner: PartitionOwner) -> None:
+        if owner.owes and owner.key not in self._sending:
+            self._sending.add(owner.key)
+            self._spawn(self._send(owner))
+
+    async def _send(self, owner: PartitionOwner) -> None:
+        try:
+            await owner.send_owed()
+        finally:
+            self._sending.discard(owner.key)
+
+    def _written(self, key: OwnerKey, document: Document) -> None:
+        owner = self.owners.get(key)
+        if owner is not None:
+            owner.written(document)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            _log.error("task failed", exc_info=problem)
+            self._die(f"{type(problem).__name__}: {problem}")
+
+    # The end
+
+    async def finish(self, within_s: float) -> None:
+        """Cut what is applied and write what is held, as far as it goes in the time; then let go."""
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(self._last_cut(owner) for owner in self.owners.values()))
+                await self._writer.flush()
+                for owner in self.owners.values():
+                    owner.settle()
+                await asyncio.gather(*(self._last_cut(owner) for owner in self.owners.values()))
+        except TimeoutError:
+            _log.warning("stopped before everything was written; the next owner begins where the state log says")
+        owners, self.owners = self.owners, {}
+        await asyncio.gather(*(self._close(owner) for owner in owners.values()))
+
+    async def _last_cut(self, owner: PartitionOwner) -> None:
+        while owner.cutting:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(PULSE_S / 10)
+        await self._cut(owner)

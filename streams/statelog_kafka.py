@@ -1,0 +1,136 @@
+"""The state log on Kafka: one compacted topic per input, one transaction per cut, the last to open it owns it.
+
+What it stands on: a producer with a transactional id fences its predecessor and aborts what that left open, so after
+`open` nobody else writes; reading `read_committed` to the end then gives the last commit whole. The end is that of all
+records: the end of the committed ones lags behind the commit, and a successor that stopped there has been seen to
+begin with nothing.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+
+from streams.messages import Out
+from streams.state import State
+from streams.statelog import (
+    POSITION_KEY,
+    Change,
+    Fenced,
+    Position,
+    check_sizes,
+    decode_position,
+    encode_position,
+    placed,
+)
+
+TRANSACTION_TIMEOUT_MS: Final = 15_000
+"""A dead worker's open transaction ends after this at the latest; its successor ends it sooner."""
+MAX_REQUEST: Final = 2 * 1024 * 1024
+"""Bytes of one message at most: the default of aiokafka is below what `rejected` may need."""
+BATCH_BYTES: Final = 256 * 1024
+_READ_MS: Final = 200
+Record = tuple[bytes | None, bytes | None]
+_FENCED: Final = (ProducerFenced, InvalidProducerEpoch)
+
+
+class KafkaStateLog:
+    """The state log of one input partition; `partitions` counts those of every topic that outputs go to."""
+
+    def __init__(
+        self,
+        *,
+        transactional_id: str,
+        topic: str,
+        partition: int,
+        partitions: Mapping[str, int],
+        full_name: Callable[[str], str],
+        connection: Mapping[str, Any],
+    ) -> None:
+        self._transactional_id = transactional_id
+        self._topic = topic
+        self._partition = partition
+        self._partitions = partitions
+        self._full_name = full_name
+        self._connection = connection
+        self._producer: AIOKafkaProducer | None = None
+
+    async def open(self, state: State) -> Position | None:
+        """Fence first, then read to the end: in this order nothing can be committed behind what was read."""
+        producer = AIOKafkaProducer(
+            **self._connection,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            acks="all",
+            max_request_size=MAX_REQUEST,
+            max_batch_size=BATCH_BYTES,
+        )
+        await producer.start()
+        self._producer = producer
+        return await self._read(state)
+
+    async def _read(self, state: State) -> Position | None:
+        place = TopicPartition(self._topic, self._partition)
+        async with AIOKafkaConsumer(**self._connection, isolation_level="read_uncommitted") as everything:
+            end = (await everything.end_offsets([place]))[place]
+        position: Position | None = None
+        async with AIOKafkaConsumer(
+            **self._connection,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=_READ_MS,
+            max_partition_fetch_bytes=4 * MAX_REQUEST,
+        ) as consumer:
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            while await consumer.position(place) < end:
+                for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
+                    for record in records:
+                        if record.key == POSITION_KEY:
+                            position = decode_position(record.value)
+                        else:
+                            state.load(record.key, record.value)
+        return position
+
+    async def commit(self, changes: Sequence[Change], position: Position, outs: Sequence[Out]) -> None:
+        check_sizes(changes)
+        producer = self._producer
+        assert producer is not None, "open comes first"
+        records: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        records[self._topic, self._partition] = [*changes, (POSITION_KEY, encode_position(position))]
+        for partition, out in placed(outs, self._partitions):
+            records[self._full_name(out.topic), partition].append((out.key, out.value))
+        try:
+            async with producer.transaction():
+                sent = [await _send(producer, topic, partition, kept) for (topic, partition), kept in records.items()]
+                await _all(future for futures in sent for future in futures)
+        except _FENCED as err:
+            raise Fenced(f"{self._topic}/{self._partition}") from err
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+
+
+async def _send(producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Record]) -> list[Any]:
+    """Send records as ready batches (measured: six times cheaper than one by one); returns what to wait for."""
+    futures = []
+    batch = producer.create_batch()
+    for key, value in records:
+        if batch.append(timestamp=None, key=key, value=value) is None:
+            futures.append(await producer.send_batch(batch, topic, partition=partition))
+            batch = producer.create_batch()
+            batch.append(timestamp=None, key=key, value=value)
+    batch.close()
+    futures.append(await producer.send_batch(batch, topic, partition=partition))
+    return futures
+
+
+async def _all(futures: Iterable[Any]) -> None:
+    """Wait for every future, then raise the first error: none is left without a listener."""
+    for result in await asyncio.gather(*futures, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,135 @@
+"""The topics that keytrail needs: made where they are missing, compared where they exist, never changed.
+
+Partition counts are a fixed property of a topic: whoever sends and whoever reads must agree on them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+from msgspec import Struct
+
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS
+from streams.settings import Settings
+
+KEY_STATE: Final = "key-state"
+WHO: Final = "who"
+INPUTS: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES, FINDINGS)
+"""Topics that an agent reads, each with a state topic of its own."""
+
+_DAY_MS: Final = 24 * 3_600_000
+_EVERY: Final = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2 * 1024 * 1024)}
+_DELETED: Final = _EVERY | {"cleanup.policy": "delete", "retention.ms": str(14 * _DAY_MS)}
+_COMPACTED: Final = _EVERY | {"cleanup.policy": "compact"}
+_STATE: Final = _COMPACTED | {"segment.bytes": str(64 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"}
+
+
+class Topic(Struct, frozen=True):
+    """One topic as it must be."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+class Difference(Struct, frozen=True):
+    """Where the log is not as it must be; `fatal` = a worker on it would lose or misplace messages."""
+
+    topic: str
+    problem: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.problem}"
+
+
+def wanted(settings: Settings) -> list[Topic]:
+    """List every topic, the state topics included."""
+    counts = settings.topic_partitions
+    topics = [Topic(settings.topic(name), count, _DELETED) for name, count in counts.items()]
+    topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED))
+    topics.append(Topic(settings.topic(WHO), settings.partitions, _DELETED))
+    return topics + [Topic(settings.state_topic(name), counts[name], _STATE) for name in INPUTS]
+
+
+async def ensure(settings: Settings) -> list[Difference]:
+    """Make the topics that are missing and say how existing ones differ.
+
+    Raises:
+        KafkaError: the broker refused, or did not answer.
+    """
+    topics = wanted(settings)
+    admin = AIOKafkaAdminClient(**settings.kafka_connection())
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in topics if topic.name not in existing]
+        if missing:
+            existing |= await _create(admin, missing, settings.topic_replication)
+        return await _differences(admin, [topic for topic in topics if topic.name in existing])
+    finally:
+        await admin.close()
+
+
+async def differences(settings: Settings) -> list[Difference]:
+    """Compare without making anything."""
+    topics = wanted(settings)
+    admin = AIOKafkaAdminClient(**settings.kafka_connection())
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        missing = [Difference(topic.name, "is missing", fatal=True) for topic in topics if topic.name not in existing]
+        return missing + await _differences(admin, [topic for topic in topics if topic.name in existing])
+    finally:
+        await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int) -> set[str]:
+    """Make topics; returns the names of those that somebody else made in the meantime."""
+    new = [NewTopic(topic.name, topic.partitions, replication, topic_configs=dict(topic.config)) for topic in topics]
+    answer = await admin.create_topics(new)
+    others = set()
+    for name, code, *rest in answer.topic_errors:
+        error = for_code(code)
+        if error is TopicAlreadyExistsError:
+            others.add(name)
+        elif code:
+            raise error(f"{name}: {rest[0] if rest else ''}")
+    return others
+
+
+async def _differences(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[Difference]:
+    if not topics:
+        return []
+    counts = {
+        described["topic"]: len(described["partitions"])
+        for described in await admin.describe_topics([topic.name for topic in topics])
+    }
+    configs = await _configs(admin, topics)
+    found = [
+        Difference(topic.name, f"has {counts[topic.name]} partitions, {topic.partitions} needed", fatal=True)
+        for topic in topics
+        if counts[topic.name] != topic.partitions
+    ]
+    for topic in topics:
+        actual = configs.get(topic.name, {})
+        found += [
+            Difference(topic.name, f"{key} is {actual.get(key)}, {value} needed", fatal=key == "cleanup.policy")
+            for key, value in topic.config.items()
+            if actual.get(key) != value
+        ]
+    return found
+
+
+async def _configs(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[str, dict[str, Any]]:
+    asked = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config)) for topic in topics
+    ]
+    answers = await admin.describe_configs(asked)
+    return {
+        resource[3]: {entry[0]: entry[1] for entry in resource[4]}
+        for answer in answers
+        for resource in answer.resources
+    }

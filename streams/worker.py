@@ -1,0 +1,58 @@
+"""`keytrail worker`: puts registry, steps, index and deliveries together for the process that runs them."""
+
+import asyncio
+import logging
+import sys
+
+import structlog
+
+from alerts.thresholds import Limits
+from cryptocore.registry import Registry
+from streams.index.elastic import ElasticIndex
+from streams.index.port import EventIndex
+from streams.pipeline import steps
+from streams.process import work
+from streams.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; ends the process with 70 when it must not go on.
+
+    Raises:
+        RegistryInvalid: the registry file cannot be used.
+        SystemExit: 2 when the topics are not as they must be.
+    """
+    _log_to_stderr(settings.log_level)
+    registry = Registry.load(settings.sources_file)
+    asyncio.run(_run(settings, registry))
+
+
+async def _run(settings: Settings, registry: Registry) -> None:
+    await work(settings, steps(registry, Limits(), generation=settings.generation), open_index(settings))
+
+
+def open_index(settings: Settings) -> EventIndex:
+    """Connect to Elasticsearch as the settings say; the first call decides whether it answers."""
+    key = settings.elasticsearch_api_key
+    return ElasticIndex.connect(
+        [str(settings.elasticsearch_url)],
+        prefix=settings.index_prefix,
+        replicas=settings.index_replicas,
+        api_key=None if key is None else key.get_secret_value(),
+        ca_certs=settings.elasticsearch_ca_file,
+    )
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
