@@ -77,7 +77,7 @@ def _opened(lock: SpoolLock, adopter: Identity, signer: Signer) -> Spool | None:
             spool.verify_rows()
     except SpoolUnmade:
         spool = None
-    except (SpoolCorrupt, sqlite3.DatabaseError) as err:
+    except (SpoolCorrupt, sqlite3.DatabaseError, TypeError, ValueError) as err:  # a damaged file may hold anything
         _set_aside(lock, spool, err)
         return None
     if spool is None:

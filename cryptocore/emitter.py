@@ -347,7 +347,8 @@ class Emitter:
         while True:
             rest_s = max(0.0, (self._next_beat_us - self._clock.now_us()) / _US)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rows.wait(), rest_s)
+                async with asyncio.timeout(rest_s):  # not wait_for, which on 3.11 may swallow a cancellation
+                    await self._rows.wait()
                 self._rows.clear()
                 await asyncio.sleep(self._linger_ms / 1000)
             try:
