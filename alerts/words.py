@@ -7,6 +7,8 @@ from cryptocore.clock import rfc3339_ms
 
 TO: Final = "\u2013"
 TIMES: Final = "\u00d7"
+DOT: Final = "\u00b7"
+BECAME: Final = "\u2192"
 _SHORT = 12
 
 
@@ -26,6 +28,12 @@ def short_id(ident: str) -> str:
     return ident if len(ident) <= _SHORT + 1 else f"{ident[:8]}…{ident[-4:]}"
 
 
+def identity(kind: str, ident: str, label: str | None = None, belongs: str = "") -> str:
+    """Name a vault's caller: `ci-deploy (workload 8c1f0a9e…00e2)`, or without a label `workload 8c1f0a9e…00e2`."""
+    known = f"{kind if kind in {'user', 'workload'} else 'identity'} {short_id(ident)}{belongs}"
+    return f"{label} ({known})" if label else known
+
+
 def moment(ms: int) -> str:
     """Say when, to the second: `2026-11-16 02:41:07`."""
     return rfc3339_ms(ms)[:19].replace("T", " ")
@@ -37,3 +45,8 @@ def span(first_ms: int, last_ms: int) -> str:
     if first == last:
         return f"{first} UTC"
     return f"{first}{TO}{last[11:] if first[:10] == last[:10] else last} UTC"
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal would obey or hide: names in logs are written by strangers."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -20,7 +20,7 @@ from alerts.model import (
     VaultAccess,
 )
 from alerts.thresholds import Limits
-from alerts.words import short_id
+from alerts.words import identity
 
 RULE = Rule(
     id="kek_administration",
@@ -128,9 +128,7 @@ def _who(access: VaultAccess) -> str:
     caller = access.principal
     if caller.id is None:
         return f"nobody whom the vault's record names, {access.address or 'address unknown'}"
-    name = f"{caller.upn} " if caller.upn else ""
-    kind = "identity" if caller.kind is PrincipalKind.UNKNOWN else caller.kind.value
-    return f"{name}({kind} {short_id(caller.id)}), {access.address or 'address unknown'}"
+    return f"{identity(caller.kind, caller.id, caller.upn)}, {access.address or 'address unknown'}"
 
 
 def _facts(access: VaultAccess, outcome: AccessOutcome) -> dict[str, str]:

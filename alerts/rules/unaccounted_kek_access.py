@@ -6,7 +6,7 @@ from typing import Final
 from alerts.examples import FLEET, fires, kek_use, silent
 from alerts.model import Evidence, Finding, KekUse, KekUseStatus, Rule, Scope, Severity, Strength
 from alerts.thresholds import MINUTE_MS, Limits
-from alerts.words import duration, short_id
+from alerts.words import duration, identity
 
 RULE = Rule(
     id="unaccounted_kek_access",
@@ -60,10 +60,9 @@ def _severity(use: KekUse) -> Severity:
 def _who(use: KekUse) -> str:
     if use.principal_id is None:
         return f"nobody whom the vault's record names, {use.address or 'address unknown'}"
-    name = f"{use.principal_label} " if use.principal_label else ""
-    ours = f", identity of {use.source}" if use.source else ""
-    kind = use.principal_kind if use.principal_kind in {"user", "workload"} else "identity"
-    return f"{name}({kind} {short_id(use.principal_id)}{ours}), {use.address or 'address unknown'}"
+    belongs = f", identity of {use.source}" if use.source else ""
+    caller = identity(use.principal_kind or "", use.principal_id, use.principal_label, belongs)
+    return f"{caller}, {use.address or 'address unknown'}"
 
 
 def _sure(use: KekUse, limits: Limits) -> str:
@@ -90,13 +89,13 @@ def _again(use: KekUse, limits: Limits) -> str:
 
 
 def _first_step(use: KekUse) -> str:
-    """Name the command only for an id that looks like one of Azure's: it will be pasted into a shell."""
+    """Name the command, on a line of its own, only for an id of Azure's form: it will be pasted into a shell."""
     ident = use.principal_id or ""
     if use.reason != "foreign_principal" or not _GUID.fullmatch(ident):
         return RULE.first_step
     if use.principal_kind == "user":
-        return f"disable the identity: az ad user update --id {ident} --account-enabled false"
-    return f"disable the identity: az ad sp update --id {ident} --set accountEnabled=false"
+        return f"disable the identity:\naz ad user update --id {ident} --account-enabled false"
+    return f"disable the identity:\naz ad sp update --id {ident} --set accountEnabled=false"
 
 
 def _facts(use: KekUse) -> dict[str, str]:
