@@ -155,7 +155,7 @@ class MemoryShell:
     def _written(self, key: OwnerKey, document: Document) -> None:
         self._owners[key].written(document)
 
-    async def _deliver(self, notification: Notification) -> bool:
+    async def _deliver(self, notification: Notification) -> tuple[str, ...]:
         for notifier in self._notifiers:
             await notifier.send(notification)
-        return True
+        return ("console",)

@@ -26,8 +26,8 @@ URGENT_CUT_AFTER_S: Final = 0.1
 DELIVERY_RETRY_S: Final = 10.0
 """A failed delivery is tried again after this long; deliverers retry what is quick themselves."""
 
-Deliver = Callable[[Notification], Awaitable[bool]]
-"""Sends one notification; False when it did not get through and shall be tried again."""
+Deliver = Callable[[Notification], Awaitable[tuple[str, ...]]]
+"""Sends one notification and names the channels that took it; none = it shall be tried again."""
 
 
 @runtime_checkable
@@ -37,8 +37,10 @@ class DeliveringStep(Protocol):
     def owed(self, state: State) -> list[Notification]:
         """What the state says is to be sent."""
 
-    def delivered(self, notification_id: str, now_ms: int, state: State, effects: Effects) -> None:
-        """Note that it was sent."""
+    def delivered(
+        self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
+    ) -> None:
+        """Note that it was sent, and by which channels."""
 
 
 class PartitionOwner:
@@ -339,15 +341,15 @@ class PartitionOwner:
             return
         while due := self._due():
             self._retry_s[due.id] = self._monotonic() + DELIVERY_RETRY_S
-            sent = await self._deliver(due)
+            channels = await self._deliver(due)
             if self._closed:
                 return
-            if not sent:
+            if not channels:
                 continue
             del self._retry_s[due.id]
             self._sent.add(due.id)
             self._owed.pop(due.id, None)
-            self.step.delivered(due.id, self.now_ms, self.state, self._effects)
+            self.step.delivered(due.id, self.now_ms, self.state, self._effects, channels)
             self._take()
 
     def _due(self) -> Notification | None:

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     # Deliveries
     webhook_url: HttpUrl | None = None
     webhook_secret: SecretStr | None = None
+    apprise_urls: tuple[SecretStr, ...] = ()
+    """A JSON list; each names a chat, mail or paging service in Apprise's way."""
 
     # The process
     data_dir: Path = Path("keytrail-worker")

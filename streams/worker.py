@@ -6,8 +6,12 @@ import sys
 
 import structlog
 
+from alerts.delivery import Notifier, WebhookNotifier
+from alerts.delivery_apprise import AppriseNotifier
 from alerts.thresholds import Limits
+from cryptocore.clock import SystemClock
 from cryptocore.registry import Registry
+from streams.deliveries import Deliveries, LogNotifier
 from streams.index.elastic import ElasticIndex
 from streams.index.port import EventIndex
 from streams.pipeline import steps
@@ -28,7 +32,24 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings, registry: Registry) -> None:
-    await work(settings, steps(registry, Limits(), generation=settings.generation), open_index(settings))
+    await work(
+        settings,
+        steps(registry, Limits(), generation=settings.generation),
+        open_index(settings),
+        deliver=Deliveries(channels(settings)).send,
+    )
+
+
+def channels(settings: Settings) -> dict[str, Notifier]:
+    """Make the channels that the settings name; the log is always one."""
+    made: dict[str, Notifier] = {"log": LogNotifier()}
+    if settings.webhook_url is not None and settings.webhook_secret is not None:
+        made["webhook"] = WebhookNotifier(
+            str(settings.webhook_url), secret=settings.webhook_secret.get_secret_value().encode(), clock=SystemClock()
+        )
+    if settings.apprise_urls:
+        made["apprise"] = AppriseNotifier([url.get_secret_value() for url in settings.apprise_urls])
+    return made
 
 
 def open_index(settings: Settings) -> EventIndex:

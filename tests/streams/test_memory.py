@@ -44,7 +44,9 @@ class Alarm:
             if (count := state.get(Kind.KEY, ident, Count)) is not None and not count.doc_indexed
         ]
 
-    def delivered(self, notification_id: str, now_ms: int, state: State, effects: Effects) -> None:
+    def delivered(
+        self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
+    ) -> None:
         count = state.get(Kind.KEY, notification_id.encode(), Count)
         assert count is not None
         count.doc_indexed = 1

@@ -81,10 +81,10 @@ class World:
     def _written(self, key: object, document: object) -> None:
         self.owner.written(document)  # type: ignore[arg-type]
 
-    async def _deliver(self, notification: Notification) -> bool:
+    async def _deliver(self, notification: Notification) -> tuple[str, ...]:
         if self.delivering:
             self.sent.append(notification.id)
-        return self.delivering
+        return ("here",) if self.delivering else ()
 
 
 def message(offset: int, value: bytes = b"a", append_ms: int = 0) -> Message:
@@ -355,7 +355,9 @@ class OwingStep(CountingStep):
             if state.get(Kind.SEEN, ident, Count) is None
         ]
 
-    def delivered(self, notification_id: str, now_ms: int, state: State, effects: Effects) -> None:
+    def delivered(
+        self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
+    ) -> None:
         state.put(Kind.SEEN, notification_id.encode(), Count())
 
 
