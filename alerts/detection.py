@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from alerts.conduct import Challenges, Conduct
 from alerts.examples import Example
 from alerts.model import Finding, KekUse, KeyUse, Rule, VaultAccess
 from alerts.thresholds import Limits
 
-S = TypeVar("S", KeyUse, VaultAccess, KekUse)
+S = TypeVar("S", KeyUse, VaultAccess, KekUse, Conduct, Challenges)
 
 
 @dataclass(frozen=True, slots=True)

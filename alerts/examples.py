@@ -7,9 +7,11 @@ Values are invented; `NOW_MS` is the moment of the use in question.
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from alerts.conduct import Challenges, Conduct, Guessed, NewPair, Refused, Spread, Surge
 from alerts.model import (
     AccessClass,
     AccessOutcome,
+    Evidence,
     KekUse,
     KekUseStatus,
     KeyChange,
@@ -21,6 +23,7 @@ from alerts.model import (
     Severity,
     VaultAccess,
 )
+from alerts.thresholds import DAY_MS, MINUTE_MS
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import Operation, Outcome
 
@@ -29,7 +32,7 @@ KEY_ID: Final = "5f2a" * 8
 FLEET: Final = "6d1b7c2e-0000-4000-8000-00000000f1ee"
 STRANGER: Final = "8c1f0a9e-0000-4000-8000-0000000000e2"
 
-S = TypeVar("S", KeyUse, VaultAccess, KekUse)
+S = TypeVar("S", KeyUse, VaultAccess, KekUse, Conduct, Challenges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +175,81 @@ def kek_use(status: KekUseStatus, reason: str | None, **changes: Any) -> KekUse:
         "access_id": "a1" * 32,
     }
     return KekUse(**(values | changes))
+
+
+_PROOF: Final = (Evidence("vault-access", "a1" * 32, NOW_MS),)
+
+
+def conduct(**changes: Any) -> Conduct:
+    """Five minutes of a workload that is known for 40 days in kv-prod, itself known for 60, unless changed."""
+    values: dict[str, Any] = {
+        "principal_id": STRANGER,
+        "principal_kind": PrincipalKind.WORKLOAD,
+        "principal_label": None,
+        "principal_age_ms": 40 * DAY_MS,
+        "principal_events": 4_000,
+        "address": "203.0.113.7",
+        "vault": "kv-prod",
+        "vault_age_ms": 60 * DAY_MS,
+        "time_us": NOW_MS * 1000,
+    }
+    return Conduct(**(values | changes))
+
+
+def new_pair(
+    operation: str = "SecretGet", access_class: AccessClass = AccessClass.USE, *, name: str = "smtp", **changes: Any
+) -> NewPair:
+    """One secret, in a class that the principal never used in this vault, unless changed."""
+    values: dict[str, Any] = {
+        "object_kind": "secret",
+        "name": name,
+        "access_class": access_class,
+        "operation": operation,
+        "at_us": NOW_MS * 1000,
+        "access_id": "a1" * 32,
+        "class_age_ms": None,
+    }
+    return NewPair(**(values | changes))
+
+
+def surge(count: int, *, usual: int, accepted: int = 0, active: int = 210) -> Surge:
+    """`count` reads of one secret."""
+    return Surge(
+        object_kind="secret",
+        name="smtp",
+        access_class=AccessClass.USE,
+        count=count,
+        usual=usual,
+        accepted=accepted,
+        active=active,
+        access_id="a1" * 32,
+        at_us=NOW_MS * 1000,
+    )
+
+
+def spread(objects: int, *, usual: int, accepted: int = 0, active: int = 210, vaults: int = 1) -> Spread:
+    """So many different objects within ten minutes."""
+    return Spread(objects=objects, usual=usual, accepted=accepted, active=active, vaults=vaults, evidence=_PROOF)
+
+
+def refused(count: int, *, objects: int, held: int = 0) -> Refused:
+    """So many answers 403."""
+    return Refused(count=count, objects=objects, held=held, denials=("rbac",), evidence=_PROOF)
+
+
+def guessed(names: int) -> Guessed:
+    """So many names that do not exist."""
+    return Guessed(names=names, examples=("kv-prod/secret/admin", "kv-prod/secret/root"), evidence=_PROOF)
+
+
+def challenges(count: int) -> Challenges:
+    """So many challenges of one address within forty minutes."""
+    return Challenges(
+        address="198.51.100.9",
+        network="198.51.100.0/24",
+        count=count,
+        first_us=(NOW_MS - 40 * MINUTE_MS) * 1000,
+        time_us=NOW_MS * 1000,
+        vaults=("kv-prod",),
+        evidence=_PROOF,
+    )

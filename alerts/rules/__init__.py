@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from alerts.conduct import Challenges, Conduct
 from alerts.detection import Detection
 from alerts.model import Finding, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
-from alerts.rules import crypto_failures, kek_administration, revoked_key_decrypt, unaccounted_kek_access
+from alerts.rules import (
+    crypto_failures,
+    denied_burst,
+    fan_out,
+    first_seen_access,
+    kek_administration,
+    lone_challenges,
+    names_guessed,
+    revoked_key_decrypt,
+    unaccounted_kek_access,
+    volume_anomaly,
+)
 from alerts.system import system_finding
 from alerts.thresholds import Limits
 
@@ -14,6 +26,12 @@ ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
     Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
     Detection(kek_administration.RULE, VaultAccess, kek_administration.evaluate, kek_administration.EXAMPLES),
+    Detection(fan_out.RULE, Conduct, fan_out.evaluate, fan_out.EXAMPLES),
+    Detection(volume_anomaly.RULE, Conduct, volume_anomaly.evaluate, volume_anomaly.EXAMPLES),
+    Detection(first_seen_access.RULE, Conduct, first_seen_access.evaluate, first_seen_access.EXAMPLES),
+    Detection(denied_burst.RULE, Conduct, denied_burst.evaluate, denied_burst.EXAMPLES),
+    Detection(names_guessed.RULE, Conduct, names_guessed.evaluate, names_guessed.EXAMPLES),
+    Detection(lone_challenges.RULE, Challenges, lone_challenges.evaluate, lone_challenges.EXAMPLES),
 )
 
 LOOKING_BACK: Final = tuple(detection for detection in ALL_RULES if detection.rule is revoked_key_decrypt.RULE)
@@ -21,11 +39,14 @@ LOOKING_BACK: Final = tuple(detection for detection in ALL_RULES if detection.ru
 
 _BY_TYPE: Final[dict[type, tuple[Detection[Any], ...]]] = {
     seen: tuple(detection for detection in ALL_RULES if detection.sees is seen)
-    for seen in (KeyUse, VaultAccess, KekUse)
+    for seen in (KeyUse, VaultAccess, KekUse, Conduct, Challenges)
 }
 
 
-def run(subject: KeyUse | VaultAccess | KekUse, limits: Limits) -> list[Finding]:
+Subject = KeyUse | VaultAccess | KekUse | Conduct | Challenges
+
+
+def run(subject: Subject, limits: Limits) -> list[Finding]:
     """Give the subject to every rule that sees its type; a rule that raises becomes a finding about the rule."""
     found = []
     for detection in _BY_TYPE[type(subject)]:
@@ -42,7 +63,7 @@ def look_back(view: KeyView, tenant: str, recent: Sequence[RecentUse], limits: L
     return [finding for finding in found if finding is not None]
 
 
-def evaluate(detection: Detection[Any], subject: KeyUse | VaultAccess | KekUse, limits: Limits) -> Finding | None:
+def evaluate(detection: Detection[Any], subject: Subject, limits: Limits) -> Finding | None:
     """Run one rule; never raises."""
     try:
         return detection.evaluate(subject, limits)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alerts import rules
+from alerts.conduct import Challenges, Conduct
 from alerts.detection import Detection
 from alerts.examples import NOW_MS, Example, earlier, key_use, key_view
 from alerts.model import KekUse, KeyUse, Scope, Severity, VaultAccess
@@ -20,7 +21,13 @@ _CLAUSES = (
     "9.1c 9.1d 9.2a 9.2b 9.2c 9.3 9.4a 9.4b 9.4c 9.5a 9.5b 9.5c 9.5d 9.6a 9.6b 9.6c 10a 10b 10c 10d 11 A B"
 )
 CLAUSES = frozenset(_CLAUSES.split())
-SEEN_BY_SCOPE: dict[Any, Scope] = {KeyUse: Scope.KEY, VaultAccess: Scope.KEK, KekUse: Scope.KEK}
+SEEN_BY_SCOPE: dict[Any, Scope] = {
+    KeyUse: Scope.KEY,
+    VaultAccess: Scope.KEK,
+    KekUse: Scope.KEK,
+    Conduct: Scope.PRINCIPAL,
+    Challenges: Scope.PRINCIPAL,
+}
 
 EXAMPLES = [
     pytest.param(detection, example, id=f"{detection.rule.id}: {example.name}")
