@@ -9,6 +9,8 @@ from typing import TypeVar, cast
 
 import msgspec
 
+MAX_LIVE = 4_096
+"""Records of one partition that stay decoded from one cut to the next: a key's history takes a few KiB."""
 _VERSION = b"\x01"
 _encode = msgspec.json.Encoder().encode
 
@@ -43,7 +45,7 @@ class State:
         self._changed: dict[tuple[Kind, bytes], None] = {}
 
     def get(self, kind: Kind, ident: bytes, record_type: type[R]) -> R | None:
-        """Return the record, or None; the same object until the next cut."""
+        """Return the record, or None; the same object as long as it is kept decoded."""
         live = self._live.get((kind, ident))
         if live is not None:
             return cast("R", live)
@@ -84,7 +86,7 @@ class State:
         return len(self._changed)
 
     def cut(self) -> list[tuple[bytes, bytes | None]]:
-        """Encode what changed since the last cut (None = tombstone) and let go of the decoded objects."""
+        """Encode what changed since the last cut (None = tombstone); many decoded objects are let go."""
         changes: list[tuple[bytes, bytes | None]] = []
         for kind, ident in self._changed:
             record = self._live.get((kind, ident))
@@ -93,7 +95,8 @@ class State:
                 self._stored[kind][ident] = raw
             changes.append((bytes((kind,)) + ident, raw))
         self._changed.clear()
-        self._live.clear()
+        if len(self._live) > MAX_LIVE:
+            self._live.clear()
         return changes
 
     def load(self, key: bytes, value: bytes | None) -> None:

@@ -1,0 +1,320 @@
+"""What one worker takes: sealed batches of 500 events through all rules and state, on a real broker.
+
+`worker_stub` stubs the index, beside a plain Faust agent that decodes one JSON event per message and does nothing with
+it. `worker_elasticsearch` writes every document into a real Elasticsearch, beside ready-made bulks of the same
+documents into the same server, warmed. Broker, server and worker share the machine.
+"""
+
+import asyncio
+import hashlib
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import faust
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from elasticsearch import AsyncElasticsearch
+
+from alerts.thresholds import Limits
+from bench.result import Result
+from cryptocore.batch import NO_PREVIOUS, SealedBatch, partition_of, seal_batch
+from cryptocore.clock import SystemClock, rfc3339
+from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase, encode_line
+from cryptocore.keys import KeyState
+from cryptocore.registry import RegisteredSigner, Registry, Role
+from cryptocore.signing import Signer
+from streams import topics
+from streams.index.elastic import ElasticIndex
+from streams.index.port import Document, EventIndex, Refused
+from streams.messages import KEY_EVENTS, Effects, Message
+from streams.pipeline import steps
+from streams.process import Worker
+from streams.settings import Settings
+from streams.state import State
+from tests.servers.elasticsearch import ElasticsearchServer
+from tests.servers.kafka import KafkaServer
+from tests.servers.process import Server
+
+PARTITIONS = 4
+EVENTS_A_BATCH = 500
+BATCHES = 240
+KEYS = 2_000
+BASELINE_MESSAGES = 60_000
+BULK = 2_000
+DEPLOYMENT = bytes(range(16))
+
+
+class Load:
+    """Sealed batches of one service, by partition: first the keys' lives begin, then they are used."""
+
+    def __init__(self, *, batches: int, keys: int, seed: int = 7) -> None:
+        self.signer = Signer.generate()
+        self._draw = random.Random(seed)
+        self._now_us = SystemClock().now_us()
+        self._heads: dict[int, tuple[int, bytes]] = {}
+        self.batches: list[tuple[int, SealedBatch]] = []
+        self.events = 0
+        self.lines: list[bytes] = []
+        placed: dict[int, list[str]] = {number: [] for number in range(PARTITIONS)}
+        for _ in range(keys):
+            key = self._draw.randbytes(16)
+            placed[partition_of(key, PARTITIONS)].append(key.hex())
+        for partition, idents in placed.items():
+            begun = [self._begin(ident, operation) for ident in idents for operation in ("create", "activate")]
+            for start in range(0, len(begun), EVENTS_A_BATCH):
+                self._seal(partition, begun[start : start + EVENTS_A_BATCH])
+        for number in range(batches):
+            partition = number % PARTITIONS
+            self._seal(partition, [self._use(self._draw.choice(placed[partition])) for _ in range(EVENTS_A_BATCH)])
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(
+            DEPLOYMENT,
+            (
+                RegisteredSigner(
+                    signer_id=self.signer.signer_id,
+                    public_key=self.signer.public_key,
+                    source="billing",
+                    roles=frozenset({Role.EVENTS, Role.KEYS}),
+                    vault_principals=(),
+                    person=None,
+                    valid_from_ms=0,
+                    valid_until_ms=4_000_000_000_000,
+                    compromised_from_ms=None,
+                ),
+            ),
+        )
+
+    def _begin(self, ident: str, operation: str) -> AuditEvent:
+        made = operation == "create"
+        state = KeyState.PRE_ACTIVATION if made else KeyState.ACTIVE
+        return self._event(ident, Operation(operation), 1 if made else 2, state)
+
+    def _use(self, ident: str) -> AuditEvent:
+        operation = Operation.DECRYPT if self._draw.random() < 0.7 else Operation.ENCRYPT
+        return self._event(ident, operation, 2, KeyState.ACTIVE)
+
+    def _event(self, ident: str, operation: Operation, revision: int, state: KeyState) -> AuditEvent:
+        self._now_us += 50
+        raw = f"{self._draw.getrandbits(128):032x}"
+        return AuditEvent(
+            id=f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}",
+            phase=Phase.SINGLE,
+            operation=operation,
+            outcome=Outcome.SUCCEEDED,
+            occurred_at=rfc3339(self._now_us),
+            service="billing",
+            key=KeyRef(id=ident, version=1, revision=revision, kind="dek", state=state),
+            owner=OwnerRef(tenant_id=f"t-{ident[:2]}", integration_id="crm"),
+            actor=f"user:{self._draw.randrange(5_000)}",
+            purpose="crm-sync",
+            host="billing-7d9f",
+        )
+
+    def _seal(self, partition: int, events: Sequence[AuditEvent]) -> None:
+        sequence, previous = self._heads.get(partition, (0, NO_PREVIOUS))
+        lines = [encode_line(event) for event in events]
+        batch = seal_batch(
+            b"".join(line + b"\n" for line in lines),
+            count=len(lines),
+            deployment=DEPLOYMENT,
+            instance=b"\xaa" * 16,
+            generation=1,
+            partition=partition,
+            sequence=sequence,
+            previous=previous,
+            sealed_at_ms=self._now_us // 1000,
+            signer=self.signer,
+        )
+        self._heads[partition] = (sequence + 1, hashlib.sha256(batch.seal).digest())
+        self.batches.append((partition, batch))
+        self.events += len(lines)
+        self.lines += lines
+
+
+class NoIndex:
+    """The stubbed sink: takes everything, keeps nothing."""
+
+    async def ensure(self) -> None:
+        return
+
+    async def write(self, documents: Sequence[Document]) -> list[Refused]:
+        del documents
+        return []
+
+    async def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        return []
+
+    async def count_by(self, *_: Any, **__: Any) -> dict[tuple[str, ...], int]:
+        return {}
+
+    async def close(self) -> None:
+        return
+
+
+def run() -> list[Result]:
+    """Measure all; needs Java and the servers' jars (tests/servers)."""
+    load = Load(batches=BATCHES, keys=KEYS)
+    with serving(KafkaServer) as kafka:
+        plain = asyncio.run(plain_agent(kafka, load.lines[:BASELINE_MESSAGES]))
+        stub = asyncio.run(worker(kafka, load, NoIndex()))
+        with serving(ElasticsearchServer) as url:
+            ready = asyncio.run(ready_bulks(url, load))
+            indexed = asyncio.run(worker(kafka, load, ElasticIndex.connect([url], prefix="worker", replicas=0)))
+    one_event = "plain Faust agent, one JSON event a message"
+    return [
+        Result("worker_stub", stub, "events/s", load.events, one_event, plain),
+        Result("worker_elasticsearch", indexed, "events/s", load.events, "ready bulks, same documents", ready),
+    ]
+
+
+@contextmanager
+def serving(server: type[Server]) -> Iterator[str]:
+    with server() as started:
+        yield started.address
+
+
+async def worker(kafka: str, load: Load, index: EventIndex) -> float:
+    """Events a second of one worker, from its first batch to the last document."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            kafka_bootstrap=kafka, topic_prefix=f"b{uuid4().hex[:8]}.", partitions=PARTITIONS, data_dir=Path(folder)
+        )
+        await topics.ensure(settings)
+        await _send(
+            kafka,
+            settings.topic(KEY_EVENTS),
+            [(number, batch.value, batch.headers()) for number, batch in load.batches],
+        )
+        await index.ensure()
+        running = Worker(settings, steps(load.registry, Limits()), index, die=_die)
+        await running.start()
+        shell = running.shell
+
+        def applied() -> int:
+            return sum(owner.applied for (topic, _), owner in shell.owners.items() if topic == KEY_EVENTS)
+
+        first = await _until(lambda: applied() > 0)
+        skipped = applied()
+        end = await _until(lambda: applied() == len(load.batches) and not running.writer.held)
+        await running.stop()
+    return load.events * (1 - skipped / len(load.batches)) / (end - first)
+
+
+async def plain_agent(kafka: str, lines: Sequence[bytes]) -> float:
+    """Events a second of a Faust agent as its documentation writes one."""
+    topic = f"b{uuid4().hex[:8]}.plain"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+    await admin.close()
+    await _send(kafka, topic, [(number % PARTITIONS, line, []) for number, line in enumerate(lines)])
+    seen = 0
+    with tempfile.TemporaryDirectory() as folder:
+        app = faust.App(
+            topic,
+            broker=f"kafka://{kafka}",
+            datadir=folder,
+            web_enabled=False,
+            autodiscover=False,
+            topic_partitions=PARTITIONS,
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="earliest",
+        )
+
+        @app.agent(app.topic(topic))  # type: ignore[untyped-decorator]
+        async def agent(stream: Any) -> None:
+            nonlocal seen
+            async for event in stream:  # Faust has decoded it
+                seen += "operation" in event
+
+        app.finalize()
+        await app.start()
+        first = await _until(lambda: seen > 0)
+        skipped = seen
+        end = await _until(lambda: seen == len(lines))
+        await app.stop()
+    return (len(lines) - skipped) / (end - first)
+
+
+async def ready_bulks(url: str, load: Load) -> float:
+    """Documents a second of a client that does nothing but send, after as many to warm the server."""
+    bodies = [_bulk(documents) for documents in _documents(load)]
+    index = ElasticIndex.connect([url], prefix="ready", replicas=0)
+    await index.ensure()
+    await index.close()
+    async with AsyncElasticsearch([url], max_retries=0, request_timeout=60) as client:
+        for prefix in (b"ready-warm", b"ready"):
+            waiting = [body.replace(b"%PREFIX%", prefix) for body in bodies]
+            began = time.perf_counter()
+
+            async def send(waiting: list[bytes] = waiting) -> None:
+                while waiting:
+                    answer = await client.bulk(operations=waiting.pop(), filter_path=["errors"])  # type: ignore[arg-type]
+                    assert answer["errors"] is False
+
+            await asyncio.gather(send(), send())
+            took = time.perf_counter() - began
+    return load.events / took
+
+
+def _documents(load: Load) -> Iterator[list[Document]]:
+    """The documents a worker makes of the load, in bulks."""
+    make = steps(load.registry, Limits())[KEY_EVENTS]
+    made = {number: make(number) for number in range(PARTITIONS)}
+    states = {number: State() for number in made}
+    waiting: list[Document] = []
+    for offset, (number, batch) in enumerate(load.batches):
+        effects = Effects()
+        now_ms = SystemClock().now_us() // 1000
+        message = Message(KEY_EVENTS, number, offset, now_ms, None, batch.value, tuple(batch.headers()))
+        made[number].apply(message, now_ms, states[number], effects)
+        waiting += effects.documents
+        while len(waiting) >= BULK:
+            yield waiting[:BULK]
+            del waiting[:BULK]
+    if waiting:
+        yield waiting
+
+
+def _bulk(documents: Sequence[Document]) -> bytes:
+    return b"".join(
+        b'{"create":{"_index":"%%PREFIX%%-events-2026.01.01","_id":"%s"}}\n%s\n' % (document.id.encode(), document.body)
+        for document in documents
+    )
+
+
+async def _send(kafka: str, topic: str, messages: Sequence[tuple[int, bytes, Any]]) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka, linger_ms=5, max_batch_size=512 * 1024, max_request_size=2 * 1024 * 1024
+    )
+    await producer.start()
+    waiting = [
+        await producer.send(topic, value, partition=partition, headers=headers)
+        for partition, value, headers in messages
+    ]
+    await asyncio.gather(*waiting)
+    await producer.stop()
+
+
+async def _until(true: Callable[[], bool]) -> float:
+    async with asyncio.timeout(180):
+        while not true():  # noqa: ASYNC110 - a clock looks
+            await asyncio.sleep(0.002)
+    return time.perf_counter()
+
+
+def _die(reason: str) -> NoReturn:
+    raise RuntimeError(reason)
+
+
+if __name__ == "__main__":
+    for result in run():
+        print(f"{result.name}: {result.value:,.0f} {result.unit}, baseline {result.baseline:,.0f}, {result.ratio:.2f}")
