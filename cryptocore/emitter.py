@@ -105,6 +105,15 @@ class Emitter:
         self._sealed = asyncio.Event()
 
     @property
+    def background(self) -> bool:
+        """Whether it works by itself; else whoever made it calls `step`."""
+        return self._background
+
+    @property
+    def is_open(self) -> bool:
+        return self._committer is not None
+
+    @property
     def service(self) -> str:
         return self.identity.service
 

@@ -5,11 +5,23 @@ token = await core.encrypt(b"...", owner=OWNER, record="tokens/1", create_missin
 assert core.events.only(Operation.ENCRYPT)
 """
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from cryptocore.batch import SealedBatch
+from cryptocore.batch import Seal, SealedBatch, open_batch
+from cryptocore.cache import CacheLimits
 from cryptocore.clock import parse_rfc3339
+from cryptocore.core import CryptoCore
+from cryptocore.emitter import Emitter
+from cryptocore.events import AuditEvent, Durability, Operation
+from cryptocore.registry import RegisteredSigner, Registry, Role
+from cryptocore.signing import Signer
+from cryptocore.store import KeyStore
+from cryptocore.wrapping import LocalKeyWrapper
 
 START: Final = "2026-11-16T08:00:00.000000Z"
 """A Monday morning: when a `ManualClock` starts unless told otherwise."""
@@ -61,3 +73,96 @@ class MemoryTransport:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class Events:
+    """What a core recorded, read from its log as a receiver reads it."""
+
+    def __init__(self, transport: MemoryTransport, registry: Registry) -> None:
+        self._transport = transport
+        self._registry = registry
+
+    def __iter__(self) -> Iterator[AuditEvent]:
+        for partition, batch in self._transport.batches:
+            sealed_at_ms = Seal.decode(batch.seal).sealed_at_ms
+            opened = open_batch(batch, self._registry, generation=1, partition=partition, append_ms=sealed_at_ms)
+            yield from (line for line in opened.lines if isinstance(line, AuditEvent))
+
+    def only(self, operation: Operation) -> list[AuditEvent]:
+        """List the events of one operation, in the order of the log."""
+        return [event for event in self if event.operation is operation]
+
+
+class TestedCore(CryptoCore):
+    """A CryptoCore on a log in memory, a KEK in the process and a clock set by hand; see `core`."""
+
+    clock: ManualClock
+    transport: MemoryTransport
+    wrapper: LocalKeyWrapper
+    store: KeyStore
+    emitter: Emitter
+    registry: Registry
+    events: Events
+
+
+SERVICE: Final = "tested"
+ALIAS: Final = "test-kek"
+
+
+def register(*signers: Signer, source: str = SERVICE, deployment: bytes = bytes(16)) -> Registry:
+    """Register signers for a source, for events and keys, at any time."""
+    entries = tuple(
+        RegisteredSigner(
+            signer_id=signer.signer_id,
+            public_key=signer.public_key,
+            source=source,
+            roles=frozenset({Role.EVENTS, Role.KEYS}),
+            vault_principals=(),
+            person=None,
+            valid_from_ms=0,
+            valid_until_ms=_FOR_EVER_MS,
+        )
+        for signer in signers
+    )
+    return Registry(deployment, entries)
+
+
+@asynccontextmanager
+async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[TestedCore]:
+    """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`."""
+    signer, clock, transport = Signer.generate(), ManualClock(), MemoryTransport()
+    registry = register(signer)
+    store = KeyStore(store_url, registry=registry)
+    wrapper = LocalKeyWrapper(ALIAS, clock=clock)
+    with TemporaryDirectory(prefix="keytrail-") as directory:
+        emitter = Emitter(
+            spool_dir=Path(directory),
+            signer=signer,
+            deployment=registry.deployment,
+            service=SERVICE,
+            transport=transport,
+            partitions=2,
+            clock=clock,
+            durability=Durability.BROKER,
+            background=False,
+        )
+        tested = TestedCore(
+            service=SERVICE,
+            deployment=registry.deployment,
+            registry=registry,
+            store=store,
+            wrappers={ALIAS: wrapper},
+            kek_alias=ALIAS,
+            emitter=emitter,
+            key_signer=signer,
+            clock=clock,
+            limits=limits,
+        )
+        tested.clock, tested.transport, tested.wrapper, tested.store = clock, transport, wrapper, store
+        tested.emitter, tested.registry, tested.events = emitter, registry, Events(transport, registry)
+        async with tested:
+            yield tested
+        store.close()
+
+
+_FOR_EVER_MS: Final = 2**52

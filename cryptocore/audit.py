@@ -1,0 +1,220 @@
+"""The events of one process: who did what to which key, made and committed in one place."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from cryptocore.clock import rfc3339
+from cryptocore.context import who_acts
+from cryptocore.emitter import Emitter
+from cryptocore.entries import Entry, new_id
+from cryptocore.errors import (
+    AccessDenied,
+    CoreError,
+    DecryptionFailed,
+    InvalidTransition,
+    KeyRecordRollback,
+    KeyUnavailable,
+)
+from cryptocore.events import (
+    AuditEvent,
+    Count,
+    KekRef,
+    KeyRef,
+    Operation,
+    Outcome,
+    OwnerRef,
+    Phase,
+    Reason,
+    VaultAttempt,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an event is about, as far as it is known."""
+
+    actor: str
+    purpose: str
+    owner: OwnerRef | None = None
+    key: KeyRef | None = None
+    claimed_key_id: str | None = None
+
+    @classmethod
+    def of(cls, actor: str | None, purpose: str | None, owner: OwnerRef | None = None) -> "Subject":
+        """Take who acts from the call or from context.
+
+        Raises:
+            MissingActor: neither says who.
+            MissingPurpose: neither says what for.
+        """
+        given_actor, given_purpose = who_acts(actor, purpose)
+        return cls(actor=given_actor, purpose=given_purpose, owner=owner)
+
+    def about(self, key: KeyRef) -> "Subject":
+        """Name the key version, now that it is known."""
+        return Subject(actor=self.actor, purpose=self.purpose, owner=self.owner, key=key)
+
+    def claiming(self, key_id: bytes) -> "Subject":
+        """Name the key that an unauthenticated envelope, or an unbelieved row, claims."""
+        return Subject(actor=self.actor, purpose=self.purpose, owner=self.owner, claimed_key_id=key_id.hex())
+
+
+class Refusal(Exception):
+    """An act that was denied or failed: what its event says, and what its caller hears.
+
+    One refusal may be heard by many callers, each of whom gets an error of his own.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        reason: Reason,
+        error: type[CoreError],
+        message: str,
+        *,
+        retryable: bool = False,
+        key: KeyRef | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.reason = reason
+        self.key = key
+        self._error = error
+        self._message = message
+        self._retryable = retryable
+
+    def public(self) -> CoreError:
+        """Make the error for one caller."""
+        if self._error is KeyUnavailable:
+            return KeyUnavailable(self._message, retryable=self._retryable)
+        return self._error(self._message)
+
+
+class StoreAway(Refusal):
+    """The key store did not answer, so whether the key may be used is not known."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(Outcome.FAILED, Reason.KEY_STATE, KeyUnavailable, message, retryable=retryable)
+
+
+CANNOT_OPEN = "the ciphertext cannot be opened"
+
+
+def cannot_open(outcome: Outcome, reason: Reason, key: KeyRef | None = None) -> Refusal:
+    """Refuse with the one error that does not say why."""
+    return Refusal(outcome, reason, DecryptionFailed, CANNOT_OPEN, key=key)
+
+
+def state_forbids(key: KeyRef, act: str) -> Refusal:
+    """Refuse because of the key's state."""
+    message = f"key {key.id} version {key.version} is {key.state} and does not {act}"
+    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, message, key=key)
+
+
+def no_arrow(message: str, key: KeyRef | None = None) -> Refusal:
+    """Refuse an act that the life cycle does not have."""
+    return Refusal(Outcome.DENIED, Reason.KEY_STATE, InvalidTransition, message, key=key)
+
+
+def not_believed(problem: str) -> Refusal:
+    """Refuse a row that its record does not bear out."""
+    message = f"the key store's row is not to be trusted: {problem}"
+    return Refusal(Outcome.FAILED, Reason.RECORD_INVALID, KeyUnavailable, message)
+
+
+def rolled_back(message: str) -> Refusal:
+    """Refuse a revision older than one already seen."""
+    return Refusal(Outcome.DENIED, Reason.RECORD_ROLLBACK, KeyRecordRollback, message)
+
+
+class Audit:
+    """Makes events and commits them."""
+
+    def __init__(self, emitter: Emitter, ids: Callable[[int], bytes]) -> None:
+        self.emitter = emitter
+        self._clock = emitter.clock
+        self._ids = ids
+
+    def event(
+        self,
+        operation: Operation,
+        subject: Subject,
+        *,
+        outcome: Outcome | None,
+        phase: Phase = Phase.SINGLE,
+        reason: Reason | None = None,
+        kek: KekRef | None = None,
+        intent_id: str | None = None,
+        call_ids: tuple[str, ...] = (),
+        attempts: tuple[VaultAttempt, ...] = (),
+        counts: tuple[Count, ...] = (),
+        outage_grace: bool = False,
+        note: str | None = None,
+    ) -> AuditEvent:
+        """Make an event of now.
+
+        Raises:
+            EventInvalid: actor, purpose or note are not of the format's form.
+        """
+        return AuditEvent(
+            id=new_id(self._ids),
+            phase=phase,
+            operation=operation,
+            outcome=outcome,
+            reason=reason,
+            occurred_at=rfc3339(self._clock.now_us()),
+            service=self.emitter.service,
+            key=subject.key,
+            claimed_key_id=subject.claimed_key_id if subject.key is None else None,
+            owner=subject.owner,
+            kek=kek,
+            actor=subject.actor,
+            purpose=subject.purpose,
+            intent_id=intent_id,
+            call_ids=call_ids,
+            vault_attempts=attempts,
+            counts=counts,
+            outage_grace=outage_grace,
+            host=self.emitter.host,
+            note=note,
+        )
+
+    async def record(self, *events: AuditEvent) -> None:
+        """Commit events; also when the caller is cancelled meanwhile.
+
+        Raises:
+            AuditUnavailable: they are not durable.
+        """
+        await despite_cancellation(self.emitter.record(*events))
+
+    async def commit(self, entries: tuple[Entry, ...]) -> None:
+        """Commit lines that are already written.
+
+        Raises:
+            AuditUnavailable: they are not durable.
+        """
+        await self.emitter.commit(entries)
+
+    async def refuse(self, operation: Operation, subject: Subject, refusal: Refusal) -> NoReturn:
+        """Leave the event of a refusal, then raise its error.
+
+        Raises:
+            CoreError: the refusal's.
+            AuditUnavailable: the event is not durable.
+        """
+        about = subject if refusal.key is None else subject.about(refusal.key)
+        await self.record(self.event(operation, about, outcome=refusal.outcome, reason=refusal.reason))
+        raise refusal.public() from None
+
+
+async def despite_cancellation(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work to its end; a cancellation is passed on after that."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait((task,))
+        raise

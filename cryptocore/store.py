@@ -1,0 +1,268 @@
+"""The key store: key versions, the history of their records, and the outbox of their events, in one database.
+
+It is not trusted. What is read is believed when its signed record says so: every read verifies the signature and that
+the columns agree with the record. Errors are raised `from None`: what SQLAlchemy chains holds the values of the row.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from cryptocore.envelope import Owner
+from cryptocore.errors import EnvelopeInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
+from cryptocore.keys import KeyState
+from cryptocore.records import KeyRecord, SignedRecord, verify_record
+from cryptocore.registry import Registry
+from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION, metadata
+
+T = TypeVar("T")
+BUSY_S: Final = 5
+"""How long a transaction waits for another one's lock."""
+
+
+class StoreConflict(Failed):
+    """Somebody else changed the same key version, or gave the owner another newest one, meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("the key was changed meanwhile", retryable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """A key version whose record was verified, or is about to be written."""
+
+    record: KeyRecord
+    signed: SignedRecord
+    owner: Owner
+    wrapped_dek: bytes = field(repr=False)
+
+    @property
+    def key_id(self) -> bytes:
+        return self.record.key_id
+
+    @property
+    def number(self) -> int:
+        return self.record.key_version
+
+    @property
+    def newest(self) -> bool:
+        """Whether nothing superseded it."""
+        return self.record.superseded_by == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One revision and its event: `line` is the event as it will be sent, without its newline."""
+
+    version: KeyVersion
+    event_id: str
+    service: str
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An event that waits for the relay."""
+
+    number: int
+    line: bytes
+
+
+class KeyStore:
+    """Key versions by id and by owner.
+
+    Opens nothing before its first use; then it makes its tables where they are missing.
+
+    Args:
+        url: an SQLAlchemy URL.
+        registry: whose signers with the role `keys` are believed.
+    """
+
+    def __init__(self, url: str, *, registry: Registry) -> None:
+        self._url = url
+        self._registry = registry
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def version(self, key_id: bytes, number: int) -> KeyVersion | None:
+        """Read one key version.
+
+        Raises:
+            RecordInvalid: the row is not to be believed.
+            KeyRecordRollback: its own history is ahead of it.
+            KeyUnavailable: the store does not answer.
+        """
+        where = (KEY_VERSION.c.key_id == key_id) & (KEY_VERSION.c.version == number)
+        rows = self._run(lambda connection: connection.execute(_SELECT.where(where)).mappings().all())
+        return self._believed(rows[0]) if rows else None
+
+    def versions(self, key_id: bytes) -> list[KeyVersion]:
+        """Read all versions of a key, oldest first; raises as `version` does."""
+        query = _SELECT.where(KEY_VERSION.c.key_id == key_id).order_by(KEY_VERSION.c.version)
+        return [self._believed(row) for row in self._run(lambda it: it.execute(query).mappings().all())]
+
+    def newest(self, owner: Owner) -> KeyVersion | None:
+        """Read the version that encrypts for an owner, else the last one made; raises as `version` does."""
+        query = _SELECT.where(KEY_VERSION.c.owner == owner.encode()).order_by(KEY_VERSION.c.version)
+        rows = self._run(lambda connection: connection.execute(query).mappings().all())
+        if not rows:
+            return None
+        versions = [self._believed(row) for row in rows]
+        return max(versions, key=_standing)
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Write revisions, their history and their events, all or nothing.
+
+        Raises:
+            StoreConflict: a revision is not the next one any more, or the owner has another newest version.
+            KeyUnavailable: the store does not answer.
+        """
+        self._run(lambda connection: _write_all(connection, changes))
+
+    def outbox(self, service: str, limit: int) -> list[OutboxRow]:
+        """Read a service's events that were not relayed yet, oldest first.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+        query = (
+            select(AUDIT_OUTBOX.c.number, AUDIT_OUTBOX.c.line)
+            .where((AUDIT_OUTBOX.c.service == service) & AUDIT_OUTBOX.c.sent_ms.is_(None))
+            .order_by(AUDIT_OUTBOX.c.number)
+            .limit(limit)
+        )
+        return [OutboxRow(number, line) for number, line in self._run(lambda it: it.execute(query).all())]
+
+    def relayed(self, rows: Sequence[OutboxRow], *, now_ms: int) -> None:
+        """Mark events that are in the spool.
+
+        Raises:
+            KeyUnavailable: the store does not answer; they will be relayed again.
+        """
+        numbers = [row.number for row in rows]
+        change = update(AUDIT_OUTBOX).where(AUDIT_OUTBOX.c.number.in_(numbers)).values(sent_ms=now_ms)
+        self._run(lambda connection: connection.execute(change))
+
+    def close(self) -> None:
+        """Let go of connections."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._opened().begin() as connection:
+                return work(connection)
+        except IntegrityError:
+            raise StoreConflict from None
+        except SQLAlchemyError as err:
+            raise KeyUnavailable(f"the key store failed: {type(err).__name__}", retryable=True) from None
+
+    def _opened(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                engine = _engine(self._url)
+                metadata.create_all(engine)
+                self._engine = engine
+            return self._engine
+
+    def _believed(self, row: RowMapping) -> KeyVersion:
+        signed = SignedRecord(record=row["record"], signature=row["signature"])
+        record = verify_record(signed, self._registry, at_ms=KeyRecord.decode(signed.record).changed_at_ms)
+        try:
+            owner = Owner.decode(row["owner"])
+        except EnvelopeInvalid as err:
+            raise RecordInvalid("owner", err.problem) from None
+        version = KeyVersion(record=record, signed=signed, owner=owner, wrapped_dek=row["wrapped_dek"])
+        for name, value in _columns(version).items():
+            if row[name] != value:
+                raise RecordInvalid(name, "the row does not agree with its record")
+        if owner.digest() != record.owner_sha256:
+            raise RecordInvalid("owner", "the row does not agree with its record")
+        if sha256(version.wrapped_dek).digest() != record.wrapped_dek_sha256:
+            raise RecordInvalid("wrapped_dek", "the row does not agree with its record")
+        if row["last_revision"] != record.revision:
+            raise KeyRecordRollback("the history of the key version is ahead of it, or gone")
+        return version
+
+
+_SELECT: Final = select(
+    KEY_VERSION,
+    select(func.max(KEY_HISTORY.c.revision))
+    .where((KEY_HISTORY.c.key_id == KEY_VERSION.c.key_id) & (KEY_HISTORY.c.version == KEY_VERSION.c.version))
+    .scalar_subquery()
+    .label("last_revision"),
+)
+
+
+def _standing(version: KeyVersion) -> tuple[bool, int, int]:
+    """Order the versions of an owner: the one that encrypts, else the last one that changed."""
+    encrypts = version.record.state is KeyState.ACTIVE and version.newest
+    return encrypts, version.record.changed_at_ms, version.number
+
+
+def _columns(version: KeyVersion) -> dict[str, Any]:
+    record = version.record
+    return {
+        "key_id": record.key_id,
+        "version": record.key_version,
+        "revision": record.revision,
+        "state": record.state.value,
+        "owner": version.owner.encode(),
+        "superseded_by": record.superseded_by,
+        "retire_at_ms": record.retire_at_ms,
+        "kek_alias": record.kek_alias,
+        "kek_version": record.kek_version,
+        "wrapped_dek": version.wrapped_dek,
+    }
+
+
+def _write_all(connection: Connection, changes: Sequence[Change]) -> None:
+    for change in changes:
+        _write(connection, change)
+
+
+def _write(connection: Connection, change: Change) -> None:
+    version = change.version
+    key = {"key_id": version.key_id, "version": version.number}
+    signed = {"record": version.signed.record, "signature": version.signed.signature}
+    columns = _columns(version) | signed
+    revision = version.record.revision
+    if revision == 1:
+        connection.execute(insert(KEY_VERSION).values(**columns))
+    else:
+        where = (KEY_VERSION.c.key_id == version.key_id) & (KEY_VERSION.c.version == version.number)
+        moved = connection.execute(
+            update(KEY_VERSION).where(where & (KEY_VERSION.c.revision == revision - 1)).values(**columns),
+        )
+        if moved.rowcount != 1:
+            raise StoreConflict
+    connection.execute(insert(KEY_HISTORY).values(**key, revision=revision, **signed))
+    connection.execute(
+        insert(AUDIT_OUTBOX).values(event_id=change.event_id, service=change.service, line=change.line),
+    )
+
+
+def _engine(url: str) -> Engine:
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": BUSY_S, "check_same_thread": False}
+        if url in ("sqlite://", "sqlite:///:memory:"):
+            options["poolclass"] = StaticPool
+    engine = create_engine(url, **options)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _durable)
+    return engine
+
+
+def _durable(connection: Any, _: Any) -> None:
+    """Make an SQLite connection keep what it commits."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")

@@ -1,0 +1,173 @@
+"""Calls to the vault with their two events: an intent that is durable before, an outcome that is durable after.
+
+If the intent cannot be committed the vault is not called; if the outcome cannot be, what the vault gave is dropped.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+from cryptocore.audit import Audit, Refusal, Subject
+from cryptocore.envelope import Owner, Suite
+from cryptocore.errors import AccessDenied, KeyUnavailable
+from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.wrapping import (
+    BlobInvalid,
+    KeyWrapper,
+    Secret,
+    Unwrapped,
+    VaultCallFailed,
+    Wrapped,
+    build_blob,
+    check_commitment,
+    open_blob,
+)
+
+A = TypeVar("A", Wrapped, Unwrapped)
+R = TypeVar("R")
+
+OUTAGE: Final = frozenset({Reason.VAULT_UNREACHABLE, Reason.VAULT_THROTTLED, Reason.VAULT_ERROR})
+"""The vault did not say no: it did not answer."""
+
+
+class _KidMismatch(Exception):
+    """The vault answered with another KEK version than the one asked for."""
+
+
+def vault_refusal(reason: Reason, *, retryable: bool) -> Refusal:
+    """Say what a failed vault call means to whoever needed it."""
+    if reason is Reason.VAULT_DENIED:
+        return Refusal(Outcome.DENIED, reason, AccessDenied, "the vault refused the key")
+    return Refusal(Outcome.FAILED, reason, KeyUnavailable, f"the DEK could not be had: {reason}", retryable=retryable)
+
+
+class VaultCalls:
+    """Wraps and unwraps DEKs, with events."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    async def wrap(
+        self, wrapper: KeyWrapper, dek: Secret, *, kek_version: str, owner: Owner, subject: Subject
+    ) -> bytes:
+        """Wrap a DEK under exactly this KEK version; the subject names the DEK's key version.
+
+        Raises:
+            Refusal: the vault refused or failed.
+            AuditUnavailable: an event is not durable.
+        """
+        key_id, number = _named(subject)
+        blob = build_blob(dek.reveal(), Suite.XAES_256_GCM, key_id, number, owner)
+
+        def check(answer: Wrapped) -> bytes:
+            if answer.kek_version != kek_version:
+                raise _KidMismatch
+            return answer.wrapped_dek
+
+        async def perform(call_ids: tuple[str, ...]) -> Wrapped:
+            return await wrapper.wrap(blob, version=kek_version, call_ids=call_ids)
+
+        return await self._call(Operation.WRAP, wrapper, kek_version, subject, perform=perform, check=check)
+
+    async def unwrap(
+        self,
+        wrapper: KeyWrapper,
+        wrapped_dek: bytes,
+        *,
+        kek_version: str,
+        owner: Owner,
+        commitment: bytes,
+        subject: Subject,
+    ) -> Secret:
+        """Unwrap a DEK and check that it is the one committed to, for this key version and owner.
+
+        Raises:
+            Refusal: the vault refused or failed, or gave something else.
+            AuditUnavailable: an event is not durable.
+        """
+        key_id, number = _named(subject)
+
+        def check(answer: Unwrapped) -> Secret:
+            dek = open_blob(answer.blob, Suite.XAES_256_GCM, key_id, number, owner)
+            check_commitment(commitment, dek, Suite.XAES_256_GCM, key_id, number)
+            return Secret(dek)
+
+        async def perform(call_ids: tuple[str, ...]) -> Unwrapped:
+            return await wrapper.unwrap(wrapped_dek, version=kek_version, call_ids=call_ids)
+
+        return await self._call(Operation.UNWRAP, wrapper, kek_version, subject, perform=perform, check=check)
+
+    async def _call(
+        self,
+        operation: Operation,
+        wrapper: KeyWrapper,
+        kek_version: str,
+        subject: Subject,
+        *,
+        perform: Callable[[tuple[str, ...]], Awaitable[A]],
+        check: Callable[[A], R],
+    ) -> R:
+        # 1. The intent, with the id of every request the call may make.
+        kek = KekRef(vault=wrapper.vault, name=wrapper.name, version=kek_version)
+        call_ids = wrapper.draw_call_ids()
+        intent = self._audit.event(operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call_ids)
+        await self._audit.record(intent)
+        conclude = partial(self._conclude, operation, subject, kek=kek, intent_id=intent.id)
+        # 2. The call. Whatever it raises is reduced to a reason: it may hold the request's body.
+        result: R | None = None
+        attempts: tuple[VaultAttempt, ...] = ()
+        refusal: Refusal | None = None
+        try:
+            answer = await perform(call_ids)
+            attempts = answer.attempts
+            result = check(answer)
+        except VaultCallFailed as failed:
+            attempts = failed.attempts
+            refusal = vault_refusal(failed.reason, retryable=failed.retryable)
+        except _KidMismatch:
+            refusal = vault_refusal(Reason.KID_MISMATCH, retryable=False)
+        except BlobInvalid:
+            refusal = vault_refusal(Reason.COMMITMENT_MISMATCH, retryable=False)
+        except asyncio.CancelledError:
+            await conclude(attempts=attempts, outcome=Outcome.UNKNOWN)
+            raise
+        except Exception:  # noqa: BLE001 - an adapter's fault must not leave the intent without its outcome
+            refusal = vault_refusal(Reason.VAULT_ERROR, retryable=False)
+        # 3. The outcome.
+        if refusal is not None:
+            await conclude(attempts=attempts, outcome=refusal.outcome, reason=refusal.reason)
+            raise refusal from None
+        await conclude(attempts=attempts, outcome=Outcome.SUCCEEDED)
+        assert result is not None
+        return result
+
+    async def _conclude(
+        self,
+        operation: Operation,
+        subject: Subject,
+        *,
+        intent_id: str,
+        kek: KekRef,
+        attempts: tuple[VaultAttempt, ...],
+        outcome: Outcome,
+        reason: Reason | None = None,
+    ) -> None:
+        await self._audit.record(
+            self._audit.event(
+                operation,
+                subject,
+                outcome=outcome,
+                phase=Phase.OUTCOME,
+                reason=reason,
+                kek=kek,
+                intent_id=intent_id,
+                attempts=attempts,
+            ),
+        )
+
+
+def _named(subject: Subject) -> tuple[bytes, int]:
+    assert subject.key is not None
+    assert subject.key.version is not None
+    return bytes.fromhex(subject.key.id), subject.key.version
