@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO
 
 
 class Settings(BaseSettings):
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
     topic_replication: int = Field(default=1, ge=1, le=32767)
     partitions: int = Field(default=8, ge=1, le=1024)
-    """Of key-events, vault-access and correlate; a fixed property of the topic generation (formats: sealed batch)."""
+    """Of key-events, vault-access, correlate and who; a fixed property of the generation (formats: sealed batch)."""
     generation: int = Field(default=1, ge=1, le=65535)
     app_id: str = Field(default="keytrail", pattern=r"^[A-Za-z0-9._-]{1,80}$")
     """Group of the workers and beginning of their transactional ids: two monitors on one log need two."""
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     @property
     def topic_partitions(self) -> dict[str, int]:
         """Partition count of every topic that workers read or write, by its name without the prefix."""
-        many = dict.fromkeys((KEY_EVENTS, VAULT_ACCESS, CORRELATE), self.partitions)
+        many = dict.fromkeys((KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO), self.partitions)
         return many | dict.fromkeys((SOURCES, FINDINGS, REJECTED), 1)
 
     def tls(self) -> ssl.SSLContext | None:

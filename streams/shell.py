@@ -16,7 +16,7 @@ from alerts.system import system_finding
 from cryptocore.clock import Clock
 from streams.index.port import Document
 from streams.index.writer import IndexWriter, OwnerKey
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, Message, Step
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO, Message, Step
 from streams.offsets import Place
 from streams.partition_owner import Deliver, PartitionOwner
 from streams.rereading import Rereader
@@ -37,12 +37,13 @@ UNAVAILABLE_AFTER_S: Final = 30.0
 REPORT_EVERY_S: Final = 60.0
 CLOSE_WITHIN_S: Final = 5.0
 
-MARKED: Final = frozenset({CORRELATE, SOURCES, FINDINGS})
+MARKED: Final = frozenset({CORRELATE, WHO, SOURCES, FINDINGS})
 """Inputs that workers write in transactions."""
 UPSTREAM: Final[Mapping[str, frozenset[str]]] = {
     KEY_EVENTS: frozenset({KEY_EVENTS}),
     VAULT_ACCESS: frozenset({VAULT_ACCESS}),
     CORRELATE: frozenset({KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES}),
+    WHO: frozenset({VAULT_ACCESS, CORRELATE, WHO}),
     SOURCES: frozenset({KEY_EVENTS, SOURCES}),
     FINDINGS: frozenset({FINDINGS}),
 }

@@ -11,12 +11,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from msgspec import Struct
 
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO
 from streams.settings import Settings
 
 KEY_STATE: Final = "key-state"
-WHO: Final = "who"
-INPUTS: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES, FINDINGS)
+INPUTS: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO, SOURCES, FINDINGS)
 """Topics that an agent reads, each with a state topic of its own."""
 
 _DAY_MS: Final = 24 * 3_600_000
@@ -50,7 +49,6 @@ def wanted(settings: Settings) -> list[Topic]:
     counts = settings.topic_partitions
     topics = [Topic(settings.topic(name), count, _DELETED) for name, count in counts.items()]
     topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED))
-    topics.append(Topic(settings.topic(WHO), settings.partitions, _DELETED))
     return topics + [Topic(settings.state_topic(name), counts[name], _STATE) for name in INPUTS]
 
 

@@ -64,14 +64,14 @@ async def test_workers_that_come_and_go_under_load_apply_every_message_once(kafk
             await asyncio.sleep(0.05)
 
     async with working(settings, index, deaths) as stays:
-        await until(lambda: len(stays.shell.owners) == 14)
+        await until(lambda: len(stays.shell.owners) == 18)
         loading = asyncio.create_task(load())
         for number in range(3):
             own = settings.model_copy(update={"data_dir": tmp_path / f"visitor{number}"})
             async with working(own, index, deaths) as visitor:
                 await until(lambda visitor=visitor: len(visitor.shell.owners) > 0)  # type: ignore[misc]
                 await asyncio.sleep(1.5)
-            await until(lambda: len(stays.shell.owners) == 14)
+            await until(lambda: len(stays.shell.owners) == 18)
         sending = False
         await loading
         await until(lambda: sum(counted(stays, KEY_EVENTS).values()) == sent)
