@@ -1,6 +1,82 @@
-"""Envelope encryption whose every use leaves a sealed audit event."""
+"""Envelope encryption whose every use leaves a sealed audit event.
 
-from importlib import metadata
+    core = CryptoCore.from_env()
+    with acting(actor="user:4711", purpose="crm-sync"):
+        token = await core.encrypt(b"...", owner=Owner.tenant("t-88", "crm"), record="tokens/8f3c/access")
+
+The public names are loaded when they are first asked for: the monitor reads formats only and needs no key store.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryptocore.cache import CacheLimits
+    from cryptocore.context import acting
+    from cryptocore.core import CryptoCore, KeyInfo
+    from cryptocore.emitter import Emitter
+    from cryptocore.envelope import Owner
+    from cryptocore.errors import (
+        AccessDenied,
+        AuditUnavailable,
+        CoreError,
+        DecryptionFailed,
+        Denied,
+        Failed,
+        KeyRecordRollback,
+        KeyUnavailable,
+        Misuse,
+    )
+    from cryptocore.keys import KeyReason, KeyState
+    from cryptocore.registry import Registry
+    from cryptocore.settings import CoreSettings
+    from cryptocore.signing import Signer
+    from cryptocore.store import KeyStore
+
+__all__ = [
+    "AccessDenied",
+    "AuditUnavailable",
+    "CacheLimits",
+    "CoreError",
+    "CoreSettings",
+    "CryptoCore",
+    "DecryptionFailed",
+    "Denied",
+    "Emitter",
+    "Failed",
+    "KeyInfo",
+    "KeyReason",
+    "KeyRecordRollback",
+    "KeyState",
+    "KeyStore",
+    "KeyUnavailable",
+    "Misuse",
+    "Owner",
+    "Registry",
+    "Signer",
+    "acting",
+]
+
+_HOMES = {
+    "CacheLimits": "cache",
+    "CoreSettings": "settings",
+    "CryptoCore": "core",
+    "Emitter": "emitter",
+    "KeyInfo": "core",
+    "KeyReason": "keys",
+    "KeyState": "keys",
+    "KeyStore": "store",
+    "Owner": "envelope",
+    "Registry": "registry",
+    "Signer": "signing",
+    "acting": "context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'cryptocore' has no attribute {name!r}")
+    return getattr(import_module(f"cryptocore.{_HOMES.get(name, 'errors')}"), name)
 
 
 def _refuse_two_distributions() -> None:

@@ -190,6 +190,13 @@ class AzureKeyWrapper:
         return (parts.hostname or "").split(".")[0] == self.vault and parts.path == f"/keys/{self.name}/{version}"
 
 
+def process_credential() -> AsyncTokenCredential:
+    """Return the identity of the process: managed identity, workload identity or what `az login` left."""
+    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - only services need azure-identity
+
+    return DefaultAzureCredential()
+
+
 def _vault_name(vault_url: str) -> str:
     parts = urlsplit(vault_url)
     host = (parts.hostname or "").lower()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hmac import compare_digest
@@ -119,6 +119,27 @@ class CryptoCore:
         self._next_look = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._relay_task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_env(cls, *, credential: Any = None, token_provider: Any = None) -> "CryptoCore":
+        """Make a core of `KEYTRAIL_CORE_*`; it opens nothing before its first use.
+
+        Args:
+            credential: an async Azure credential; None takes the process's own identity.
+            token_provider: of aiokafka, for OAUTHBEARER.
+
+        Raises:
+            ConfigurationError: a variable is missing or wrong.
+        """
+        from cryptocore.settings import CoreSettings, build  # noqa: PLC0415 - which makes this class
+
+        return build(CoreSettings.load(), credential=credential, token_provider=token_provider)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: object) -> AsyncIterator[None]:
+        """Open and close with an ASGI application: `FastAPI(lifespan=core.lifespan)`."""
+        async with self:
+            yield
 
     # --- data ------------------------------------------------------------------------------------------------------
 

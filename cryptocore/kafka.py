@@ -94,7 +94,6 @@ class KafkaTransport:
             linger_ms=0,
             max_request_size=MAX_REQUEST,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            compression_type="gzip",
             **self._options,
         )
         try:
