@@ -1,0 +1,50 @@
+"""The weekly report: collect, do the arithmetic, write one HTML file."""
+
+from pathlib import Path
+
+from reports.collect import collect
+from reports.render import render
+from reports.summary import oldest_active, summarise
+from reports.week import parse_week
+from streams.index.port import EventIndex
+
+
+async def write(
+    index: EventIndex,
+    *,
+    week: str,
+    tz: str,
+    out: Path,
+    prepared_ms: int,
+    simulated: bool = False,
+) -> Path:
+    """Write the report on one week.
+
+    Args:
+        index: where the documents are; only read.
+        week: an ISO week, `2026-W47`.
+        tz: the zone of the week's borders, `Europe/Berlin` for instance.
+        out: a file that ends in .html, or a folder, made when it is not there, in which one named by the week goes.
+        prepared_ms: when it is written, by the caller's clock.
+        simulated: whether the data is made up; the page then says so above everything else.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: no such week, or no such zone.
+        IndexUnavailable: the index does not answer.
+    """
+    asked = parse_week(week, tz)
+    facts = await collect(index, asked, prepared_ms)
+    page = render(
+        summarise(facts),
+        week=asked,
+        prepared_ms=prepared_ms,
+        simulated=simulated,
+        oldest_key=oldest_active(facts),
+    )
+    path = out if out.suffix == ".html" else out / f"keytrail-{asked.label}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8", newline="\n")
+    return path
