@@ -51,8 +51,18 @@ class Surge(Struct, frozen=True, kw_only=True):
     usual: int
     accepted: int
     active: int
+    age_ms: int
     access_id: str
     at_us: int
+
+    def allowed(self, limits: Limits) -> int:
+        """The highest count that is not told."""
+        return allowed(self.usual, self.accepted, floor=limits.volume_floor, factor=limits.usual_factor)
+
+    def beyond(self, limits: Limits) -> bool:
+        """Whether there is past enough to judge, and this is far more than it."""
+        known = self.active >= limits.active_windows and self.age_ms >= limits.learn_ms
+        return known and self.count > self.allowed(limits)
 
 
 class Spread(Struct, frozen=True, kw_only=True):
@@ -64,6 +74,10 @@ class Spread(Struct, frozen=True, kw_only=True):
     active: int
     vaults: int
     evidence: tuple[Evidence, ...]
+
+    def allowed(self, limits: Limits) -> int:
+        """The highest number of objects that is not told."""
+        return allowed(self.usual, self.accepted, floor=limits.fan_out_floor, factor=limits.usual_factor)
 
 
 class Refused(Struct, frozen=True, kw_only=True):
@@ -118,6 +132,16 @@ class Conduct(Struct, frozen=True, kw_only=True):
     def learning(self, limits: Limits) -> bool:
         """Whether the monitor does not know this vault long enough to call anything unusual."""
         return self.vault_age_ms < limits.learn_ms
+
+    def spreads(self, limits: Limits) -> bool:
+        """Whether there is past enough to judge, and these are far more objects than in it."""
+        spread = self.spread
+        known = spread is not None and spread.active >= limits.active_windows and not self.young(limits)
+        return known and spread is not None and spread.objects > spread.allowed(limits)
+
+    def at(self, time_us: int) -> "Conduct":
+        """The same, dated."""
+        return replace(self, time_us=time_us)
 
     def young(self, limits: Limits) -> bool:
         """Whether the principal itself is too new to have habits."""

@@ -212,7 +212,7 @@ def new_pair(
     return NewPair(**(values | changes))
 
 
-def surge(count: int, *, usual: int, accepted: int = 0, active: int = 210) -> Surge:
+def surge(count: int, *, usual: int, accepted: int = 0, active: int = 210, age_ms: int = 40 * DAY_MS) -> Surge:
     """`count` reads of one secret."""
     return Surge(
         object_kind="secret",
@@ -222,6 +222,7 @@ def surge(count: int, *, usual: int, accepted: int = 0, active: int = 210) -> Su
         usual=usual,
         accepted=accepted,
         active=active,
+        age_ms=age_ms,
         access_id="a1" * 32,
         at_us=NOW_MS * 1000,
     )

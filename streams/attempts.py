@@ -117,10 +117,10 @@ _OUTCOMES: Final = {
 
 
 def _told(ident: bytes, number: int, told: VaultAttempt, known: ClaimState, limits: Limits) -> Attempt:
-    """An attempt whose answer never came may have reached the vault as late as an open intent's."""
+    """An attempt without an answer may have reached the vault as late as an open intent's; none takes longer."""
     started_us = parse_rfc3339(told.started_at)
     unanswered_us = started_us + (limits.intent_reach_ms - limits.join_slack_ms) * _MS
-    ended_us = unanswered_us if told.ended_at is None else parse_rfc3339(told.ended_at)
+    ended_us = unanswered_us if told.ended_at is None else min(parse_rfc3339(told.ended_at), unanswered_us)
     slack_us = limits.join_slack_ms * _MS
     return _attempt(
         ident,

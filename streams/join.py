@@ -106,11 +106,11 @@ class JoinStep:
             self._take_claim(taken, message.append_ms, now_ms, state)
         else:
             waiting = self._take_progress(taken, now_ms, state)
-        self._judge_changed(waiting, now_ms, state, effects, eager=False)
+        self._judge_changed(waiting, now_ms, state, effects)
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Judge what is due, and let go of what was judged long ago."""
-        self._judge_changed(self._progress.prune(now_ms, state), now_ms, state, effects, eager=True)
+        self._judge_changed(self._progress.prune(now_ms, state), now_ms, state, effects)
         while self._due and self._due[0][0] <= now_ms:
             _, kind, ident = heappop(self._due)
             if kind == Kind.USE:
@@ -214,10 +214,8 @@ class JoinStep:
 
     # Judgement of vault records
 
-    def _judge_changed(
-        self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects, *, eager: bool
-    ) -> None:
-        uses, claims = self._matching.take_changed(eager=eager)
+    def _judge_changed(self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects) -> None:
+        uses, claims = self._matching.take_changed()
         for ident in dict.fromkeys((*uses, *waiting)):
             self._judge_use(ident, now_ms, state, effects)
         for ident in claims:

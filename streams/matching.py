@@ -4,45 +4,20 @@ Three passes, each over what the one before left (docs/formats.md, "Vault attemp
 1. exact: the record carries the attempt's request id;
 2. claimed: it carries the attempt's call id;
 3. weak: by attributes alone, where the record carries no id, or one that nobody knows while the attempt got no answer
-   that would have told it.
+   that would have told it (`weak`).
 In each pass records choose in the order of their time, attempts are offered in the order of theirs, all attributes
 must agree, and an attempt is given away once. New arrivals change only the groups that share an id with them.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from alerts.model import Strength
 from streams.attempts import Access, Attempt, agree
+from streams.weak import WeakPool
 
-_MAX_EAGER: Final = 20_000
-"""Pairs up to which the weak pass is done at once; a bigger pool waits for the next tick."""
-
-
-@dataclass(slots=True)
-class _Pool:
-    """What the passes by id left of one KEK and source: records without and with an id, attempts without and with."""
-
-    plain: set[Access] = field(default_factory=set)
-    named: set[Access] = field(default_factory=set)
-    unanswered: set[Attempt] = field(default_factory=set)
-    answered: set[Attempt] = field(default_factory=set)
-
-    def accesses(self, like: Access) -> set[Access]:
-        return self.plain if like.correlation_id is None else self.named
-
-    def attempts(self, like: Attempt) -> set[Attempt]:
-        return self.unanswered if like.request_id is None else self.answered
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs the weak pass would have to look at."""
-        return len(self.plain) * (len(self.unanswered) + len(self.answered)) + len(self.named) * len(self.unanswered)
-
-
-_Place = tuple[str, str]
+_Index = defaultdict[str, set[Attempt]]
 
 
 class Matching:
@@ -51,11 +26,11 @@ class Matching:
     def __init__(self) -> None:
         self._claims: dict[bytes, list[Attempt]] = {}
         self._accesses: dict[bytes, Access] = {}
-        self._by_request: defaultdict[str, set[Attempt]] = defaultdict(set)
-        self._by_call: defaultdict[str, set[Attempt]] = defaultdict(set)
+        self._by_request: _Index = defaultdict(set)
+        self._by_call: _Index = defaultdict(set)
         self._by_correlation: defaultdict[str, set[Access]] = defaultdict(set)
-        self._pools: defaultdict[_Place, _Pool] = defaultdict(_Pool)
-        self._stale: dict[_Place, None] = {}
+        self._pools: dict[tuple[str, str], WeakPool] = {}
+        self._loose: dict[Access | Attempt, None] = {}  # waits for the weak pass
         self._changed: dict[bytes, None] = {}
         self._claims_changed: dict[bytes, None] = {}
 
@@ -83,7 +58,8 @@ class Matching:
                 values[attempt.request_id] = None
             self._by_call[attempt.call_id].add(attempt)
             values[attempt.call_id] = None
-            self._leave(attempt)
+            if not attempt.settled:
+                self._loose[attempt] = None
         self._claims_changed[claim] = None
         self._regroup(values)
 
@@ -91,22 +67,12 @@ class Matching:
         """Take a vault record."""
         self._accesses[access.ident] = access
         self._changed[access.ident] = None
-        self._leave(access)
+        self._loose[access] = None
+        values: dict[str, None] = {}
         if access.correlation_id is not None:
             self._by_correlation[access.correlation_id].add(access)
-            self._regroup({access.correlation_id: None})
-
-    def dependents(self, claim: bytes) -> list[bytes]:
-        """The records that a claim explains or whose ids it knows: to be dropped as they are before it is forgotten."""
-        touched: dict[bytes, None] = {}
-        for attempt in self.attempts(claim):
-            if attempt.taken is not None:
-                touched[attempt.taken.ident] = None
-            for value in (attempt.request_id, attempt.call_id):
-                if value is not None:
-                    known = self._by_correlation.get(value, set())
-                    touched |= dict.fromkeys(access.ident for access in sorted(known, key=lambda one: one.order))
-        return list(touched)
+            values[access.correlation_id] = None
+        self._regroup(values)
 
     def note(self, ident: bytes) -> None:
         """Have a record judged that takes no part in the matching."""
@@ -119,46 +85,44 @@ class Matching:
             return None
         if access.correlation_id is not None:
             _discard(self._by_correlation, access.correlation_id, access)
-        self._pools[self._place(access)].accesses(access).discard(access)
-        if access.attempt is not None:
-            access.attempt.settled = True
-        return access.attempt
+        attempt = access.attempt
+        if attempt is None:
+            self._pool(access).discard_access(access)
+            return None
+        attempt.settled = True
+        if access.strength is Strength.WEAK:
+            self._pool(access).settle(access, attempt)
+        return attempt
+
+    def dependents(self, claim: bytes) -> list[bytes]:
+        """The records that a claim explains or whose ids it knows: to be dropped as they are before it is forgotten."""
+        touched: dict[bytes, None] = {}
+        for attempt in self.attempts(claim):
+            if attempt.taken is not None:
+                touched[attempt.taken.ident] = None
+            for value in (attempt.request_id, attempt.call_id):
+                if value is not None:
+                    touched |= dict.fromkeys(access.ident for access in self._carriers(value))
+        return list(touched)
 
     def forget_claim(self, claim: bytes) -> None:
         """Forget a claim, after its dependents were dropped."""
         self._regroup(self._take_out(claim))
 
-    def take_changed(self, *, eager: bool) -> tuple[list[bytes], list[bytes]]:
-        """Do the weak pass where it is due, and hand over the records and claims to judge again.
-
-        Args:
-            eager: do it for big pools as well; what waits for one is not handed over.
-        """
-        for place in list(self._stale):
-            if eager or self._pools[place].pairs <= _MAX_EAGER:
-                self._match_weakly(self._pools[place])
-                del self._stale[place]
-        if not self._stale:
-            changed, self._changed = list(self._changed), {}
-        else:
-            changed = [ident for ident in self._changed if not self._waits(ident)]
-            for ident in changed:
-                del self._changed[ident]
+    def take_changed(self) -> tuple[list[bytes], list[bytes]]:
+        """Hand over the records and claims to judge again."""
+        changed, self._changed = list(self._changed), {}
         claims, self._claims_changed = list(self._claims_changed), {}
         return changed, claims
 
-    def _waits(self, ident: bytes) -> bool:
-        access = self._accesses.get(ident)
-        return access is not None and access.strength in {None, Strength.WEAK} and self._place(access) in self._stale
-
-    # The passes by id
+    # The passes
 
     def _regroup(self, values: dict[str, None]) -> None:
-        """Match again all that carries one of these ids, and what that sets free."""
+        """Match again all that carries one of these ids, what that sets free, and then what is loose."""
         while values:
             value = next(iter(values))
             del values[value]
-            accesses = sorted(self._by_correlation.get(value, ()), key=lambda one: one.order)
+            accesses = self._carriers(value)
             before = [access.attempt for access in accesses if access.attempt is not None]
             for access in accesses:
                 self._release(access)
@@ -167,6 +131,12 @@ class Matching:
             for attempt in before:
                 if attempt.taken is None and attempt.call_id != value:
                     values[attempt.call_id] = None
+        loose, self._loose = self._loose, {}
+        for what in loose:
+            if isinstance(what, Attempt):
+                self._pool(what).add_attempt(what)
+            elif not self._known(what):
+                self._pool(what).add_access(what)
 
     def _pass(
         self, accesses: list[Access], attempts: Iterable[Attempt], strength: Strength, values: dict[str, None]
@@ -180,33 +150,12 @@ class Matching:
             for attempt in offered:
                 holder = attempt.taken
                 if (holder is None or _rank(holder) > _RANK[strength]) and agree(access, attempt):
-                    if holder is not None:
+                    if holder is not None and holder.strength is not Strength.WEAK:
                         self._release(holder)
                         if holder.correlation_id is not None:
                             values[holder.correlation_id] = None
                     self._give(access, attempt, strength)
                     break
-
-    # The weak pass
-
-    def _match_weakly(self, pool: _Pool) -> None:
-        accesses = sorted(pool.plain | pool.named, key=lambda one: one.order)
-        for access in accesses:
-            if access.attempt is not None:
-                self._release(access)
-        accesses = [access for access in accesses if not self._known(access)]
-        offered = pool.unanswered | pool.answered if pool.plain else pool.unanswered
-        attempts = sorted(offered, key=lambda one: one.order)
-        near: list[Attempt] = []
-        start = 0
-        for access in accesses:
-            while start < len(attempts) and attempts[start].from_us <= access.time_us:
-                near.append(attempts[start])
-                start += 1
-            near = [one for one in near if one.to_us >= access.time_us and one.taken is None]
-            fitting = [one for one in near if _unnamed(access, one) and agree(access, one)]
-            if fitting:
-                self._give(access, min(fitting, key=lambda one: (one.to_us, one.order)), Strength.WEAK)
 
     def _known(self, access: Access) -> bool:
         value = access.correlation_id
@@ -215,55 +164,56 @@ class Matching:
     # Bookkeeping
 
     def _give(self, access: Access, attempt: Attempt, strength: Strength) -> None:
+        """Give by id; a record that held the attempt weakly chooses another."""
+        self._loose.pop(access, None)
+        self._loose.pop(attempt, None)
+        self._pool(attempt).discard_attempt(attempt)
         access.attempt, access.strength, attempt.taken = attempt, strength, access
-        self._changed[access.ident] = None
-        self._claims_changed[attempt.claim] = None
-        if strength is not Strength.WEAK:
-            pool = self._pools[self._place(access)]
-            pool.attempts(attempt).discard(attempt)
-            pool.accesses(access).discard(access)
+        self._note(access, attempt)
 
     def _release(self, access: Access) -> None:
+        """Make a record, and what it was given by id, loose."""
         attempt = access.attempt
         self._changed[access.ident] = None
-        if attempt is not None:
-            access.attempt = access.strength = attempt.taken = None
-            self._claims_changed[attempt.claim] = None
-            self._leave(attempt)
-        self._leave(access)
-
-    def _leave(self, what: Access | Attempt) -> None:
-        """Leave something to the weak pass."""
-        place = self._place(what)
-        pool = self._pools[place]
-        if isinstance(what, Access):
-            pool.accesses(what).add(what)
-        elif not what.settled:
-            pool.attempts(what).add(what)
-        if pool.pairs:
-            self._stale[place] = None
-
-    @staticmethod
-    def _place(what: Access | Attempt) -> _Place:
-        return what.kek, what.source
+        self._loose[access] = None
+        if attempt is None or access.strength is Strength.WEAK:
+            self._pool(access).discard_access(access)
+            return
+        access.attempt = access.strength = attempt.taken = None
+        self._note(access, attempt)
+        self._loose[attempt] = None
 
     def _take_out(self, claim: bytes) -> dict[str, None]:
         """Remove a claim's attempts, and return the ids under which others may have to be matched again."""
         values: dict[str, None] = {}
         for attempt in self._claims.pop(claim, ()):
-            self._pools[self._place(attempt)].attempts(attempt).discard(attempt)
             _discard(self._by_call, attempt.call_id, attempt)
             values[attempt.call_id] = None
             if attempt.request_id is not None:
                 _discard(self._by_request, attempt.request_id, attempt)
                 values[attempt.request_id] = None
+            self._pool(attempt).discard_attempt(attempt)
             holder = attempt.taken
             if holder is not None and not attempt.settled:
                 self._release(holder)
-                self._pools[self._place(attempt)].attempts(attempt).discard(attempt)
                 if holder.correlation_id is not None:
                     values[holder.correlation_id] = None
+            self._loose.pop(attempt, None)
         return values
+
+    def _carriers(self, value: str) -> list[Access]:
+        return sorted(self._by_correlation.get(value, ()), key=lambda one: one.order)
+
+    def _pool(self, what: Access | Attempt) -> WeakPool:
+        place = (what.kek, what.source)
+        pool = self._pools.get(place)
+        if pool is None:
+            pool = self._pools[place] = WeakPool(self._note)
+        return pool
+
+    def _note(self, access: Access, attempt: Attempt) -> None:
+        self._changed[access.ident] = None
+        self._claims_changed[attempt.claim] = None
 
 
 _RANK: Final = {Strength.EXACT: 0, Strength.CLAIMED: 1, Strength.WEAK: 2}
@@ -273,11 +223,7 @@ def _rank(access: Access) -> int:
     return 3 if access.strength is None else _RANK[access.strength]
 
 
-def _unnamed(access: Access, attempt: Attempt) -> bool:
-    return access.correlation_id is None or attempt.request_id is None
-
-
-def _discard(index: "defaultdict[str, set[Attempt]] | defaultdict[str, set[Access]]", value: str, what: object) -> None:
+def _discard(index: "_Index | defaultdict[str, set[Access]]", value: str, what: object) -> None:
     members = index.get(value)
     if members is not None:
         members.discard(what)

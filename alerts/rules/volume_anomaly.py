@@ -1,6 +1,6 @@
 """Far more uses of one object in five minutes than this principal ever needed."""
 
-from alerts.conduct import Conduct, Surge, allowed, target
+from alerts.conduct import Conduct, target
 from alerts.examples import conduct, fires, silent, surge
 from alerts.model import Evidence, Finding, Rule, Scope, Severity
 from alerts.thresholds import DAY_MS, Limits
@@ -12,7 +12,7 @@ RULE = Rule(
     severity=Severity.MEDIUM,
     policy="9.5b",
     technique="T1555.006",
-    known_gaps="Silent up to 20 in five minutes, before 30 active windows, and in a vault's first seven days. Whoever "
+    known_gaps="Silent up to 20 in five minutes, and before 30 active windows and seven days. Whoever "
     "grows by less than double at a time trains it. What happens in fewer than one of a hundred active windows, a "
     "yearly batch or the restart of a large fleet, is told each time until the level is accepted.",
     first_step="ask the owner of the identity what changed; if it was a new version or a batch, accept the new level",
@@ -24,7 +24,7 @@ def evaluate(conduct: Conduct, limits: Limits) -> Finding | None:
     """Report the objects whose count is beyond twice the 99th percentile of past active windows, and beyond 20."""
     if conduct.learning(limits):
         return None
-    found = [surge for surge in conduct.surges if _is_beyond(surge, limits)]
+    found = [surge for surge in conduct.surges if surge.beyond(limits)]
     if not found:
         return None
     worst = max(found, key=lambda surge: (surge.count, surge.object_kind, surge.name))
@@ -43,18 +43,10 @@ def evaluate(conduct: Conduct, limits: Limits) -> Finding | None:
         facts={
             "count": str(worst.count),
             "usual": str(worst.usual),
-            "allowed": str(_allowed(worst, limits)),
+            "allowed": str(worst.allowed(limits)),
             "objects": str(len(found)),
         },
     )
-
-
-def _is_beyond(surge: Surge, limits: Limits) -> bool:
-    return surge.active >= limits.active_windows and surge.count > _allowed(surge, limits)
-
-
-def _allowed(surge: Surge, limits: Limits) -> int:
-    return allowed(surge.usual, surge.accepted, floor=limits.volume_floor, factor=limits.usual_factor)
 
 
 EXAMPLES = (
@@ -65,5 +57,6 @@ EXAMPLES = (
     silent("twice the usual", conduct(surges=(surge(200, usual=100),))),
     silent("accepted", conduct(surges=(surge(400, usual=4, accepted=400),))),
     silent("too few windows to know", conduct(surges=(surge(400, usual=4, active=29),))),
+    silent("six days are no past", conduct(surges=(surge(400, usual=4, age_ms=6 * DAY_MS),))),
     silent("the vault is new to the monitor", conduct(vault_age_ms=6 * DAY_MS, surges=(surge(400, usual=4),))),
 )

@@ -124,6 +124,14 @@ def test_each_subject_meets_only_the_rules_that_see_its_type() -> None:
             assert "rule_error" not in found
 
 
+def test_a_failure_that_two_memories_hold_counts_once() -> None:
+    nine = earlier(8, every_ms=MINUTE_MS, reason="bad_tag")
+    again = type(nine[0])(**{**_fields(nine[0]), "event_id": key_use(Operation.DECRYPT, Outcome.FAILED).event_id})
+    use = key_use(Operation.DECRYPT, Outcome.FAILED, reason="bad_tag", recent=(*nine, again), failed=nine)
+
+    assert run(use, DEFAULT_LIMITS) == []
+
+
 def test_a_late_revoke_finds_the_remembered_decrypts_after_it_and_no_others() -> None:
     remembered = earlier(6, every_ms=20 * MINUTE_MS, outcome=Outcome.SUCCEEDED)
     allowed = [use for use in remembered if use.effective_ms <= NOW_MS - HOUR_MS]

@@ -104,8 +104,8 @@ def test_any_order_of_arrival_gives_what_the_book_says(
         else:
             matching.put_access(what)
         if data.draw(st.booleans()):
-            matching.take_changed(eager=data.draw(st.booleans()))
-    matching.take_changed(eager=True)
+            matching.take_changed()
+    matching.take_changed()
 
     assert told(matching, accesses) == expected
     taken = [access.attempt for access in accesses if access.attempt is not None]
@@ -122,14 +122,14 @@ def test_a_claim_that_was_replaced_leaves_no_trace(
         matching.put_claim(attempt.claim, [attempt])
     for access in accesses:
         matching.put_access(access)
-    matching.take_changed(eager=True)
+    matching.take_changed()
 
     for attempt in data.draw(st.permutations(attempts)):
         matching.put_claim(attempt.claim, [attempt])
     for attempt in first:
         if attempt.claim not in {one.claim for one in attempts}:
             matching.forget_claim(attempt.claim)
-    matching.take_changed(eager=True)
+    matching.take_changed()
 
     assert told(matching, accesses) == by_the_book(attempts, accesses)
 
@@ -144,7 +144,7 @@ def test_a_record_that_is_forgotten_keeps_its_attempt(
         matching.put_claim(attempt.claim, [attempt])
     for access in accesses:
         matching.put_access(access)
-    matching.take_changed(eager=True)
+    matching.take_changed()
     before = told(matching, accesses)
 
     for access in accesses:
@@ -157,7 +157,7 @@ def test_a_record_that_is_forgotten_keeps_its_attempt(
     ]
     for access in renamed:
         matching.put_access(access)
-    matching.take_changed(eager=True)
+    matching.take_changed()
 
     assert told(matching, accesses) == before
     gone = {claim for claim, _ in before.values()}
@@ -169,12 +169,12 @@ def test_every_record_and_claim_whose_match_changed_is_handed_over_once() -> Non
     attempt = Attempt(b"c", 0, "billing", "kv/a", "KeyUnwrap", None, None, "p", "q", 0, 9, expected=True)
     access = Access(b"a", "billing", "kv/a", "KeyUnwrap", None, "succeeded", "p", 5)
     matching.put_access(access)
-    assert matching.take_changed(eager=False) == ([b"a"], [])
+    assert matching.take_changed() == ([b"a"], [])
 
     matching.put_claim(b"c", [attempt])
 
-    assert matching.take_changed(eager=False) == ([b"a"], [b"c"])
-    assert matching.take_changed(eager=False) == ([], [])
+    assert matching.take_changed() == ([b"a"], [b"c"])
+    assert matching.take_changed() == ([], [])
 
 
 def _attempt(name: str, request_id: str | None, call_id: str, from_us: int = 0) -> Attempt:

@@ -200,6 +200,15 @@ def test_an_explanation_that_comes_before_its_finding_waits_for_it() -> None:
     assert bench.deliver() == []
 
 
+def test_of_explanations_that_come_too_early_the_last_one_counts() -> None:
+    bench = Bench()
+    message = told(count=2)
+
+    bench.send(explained(message, 2), explained(message, 1), message)
+
+    assert (bench.only()["status"], bench.only()["count"]) == ("resolved", 0)
+
+
 def test_what_people_decide_is_on_the_alert() -> None:
     bench = Bench()
     bench.send(told(finding()))
