@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from alerts.model import Notification
 from streams.index.port import Document, EventIndex
 from streams.index.writer import IndexWriter, OwnerKey
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, Message, Step
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO, Message, Step
 from streams.partition_owner import PartitionOwner
 from streams.statelog import MemoryLog, MemoryPartition, MemoryStateLog, partition_of
 
@@ -19,7 +19,7 @@ LOW_ROOM: Final = 8 * 1024 * 1024
 """Below so many bytes of room the writer's documents are written first: one message makes less."""
 AGAIN_AT_ONCE: Final = 16
 """Messages that are read again between two writes."""
-_TOPICS: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES, FINDINGS, REJECTED)
+_TOPICS: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO, SOURCES, FINDINGS, REJECTED)
 
 
 class Notifier(Protocol):

@@ -1,4 +1,4 @@
-"""The five steps and the topics they read: the same pipeline for the workers, the demo and replay."""
+"""The six steps and the topics they read: the same pipeline for the workers, the demo and replay."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,10 +6,11 @@ from alerts.thresholds import Limits
 from cryptocore.registry import Registry
 from streams.join import JoinStep
 from streams.keys import KeysStep
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, Step
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO, Step
 from streams.sources import SourcesStep
 from streams.triage import TriageStep
 from streams.vault import VaultStep
+from streams.who import WhoStep
 
 StepFactory = Callable[[int], Step]
 
@@ -35,6 +36,7 @@ def steps(
         ),
         VAULT_ACCESS: lambda _: VaultStep(limits=limits),
         CORRELATE: lambda _: JoinStep(registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms),
+        WHO: lambda _: WhoStep(limits=limits, joined=evaluate),
         SOURCES: lambda _: SourcesStep(registry=registry, limits=limits),
         FINDINGS: lambda _: TriageStep(limits=limits),
     }

@@ -3,7 +3,8 @@
 1. decode and normalise; what cannot be read or must not be trusted is quarantined with its reason;
 2. drop what was seen before: each access counts once, however many diagnostic settings delivered it;
 3. index the record; 4. a use of a key goes to the join; 5. rules, and one finding for all operations nobody knows;
-6. follow what people did to the key. Whether a use is accounted for is the join's to say.
+6. what somebody did goes to the who agent, whatever it was; 7. follow what people did to the key. Whether a use is
+accounted for is the join's to say.
 """
 
 from collections import deque
@@ -16,7 +17,7 @@ from alerts import rules
 from alerts.model import AccessClass, AccessOutcome, Evidence, Severity, VaultAccess
 from alerts.system import system_finding
 from alerts.thresholds import HOUR_MS, Limits
-from streams import correlate, rejected
+from streams import correlate, observations, rejected
 from streams.findings import FindingBook
 from streams.index.documents import vault_access_document
 from streams.index.port import DocKind, Document
@@ -133,8 +134,10 @@ class VaultStep:
                 effects.send(CORRELATE, key, correlate.encode(_use(access, append_ms)))
             elif access.access_class is AccessClass.ADMIN and access.outcome is AccessOutcome.SUCCEEDED:
                 _follow(access, key, state)
-        for finding in rules.run(access, self._limits):
+        found = rules.run(access, self._limits)
+        for finding in found:
             self._book.report(finding, now_ms, state, effects)
+        observations.tell(access, append_ms, found, effects)
         if access.access_class is AccessClass.UNKNOWN:
             self._unknown(access, meter, now_ms, state, effects)
 
