@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from alerts.model import Notification, Severity
-from cryptocore.clock import Clock
+from cryptocore.clock import Clock, rfc3339
 
 SIGNATURE_HEADER: Final = "Keytrail-Signature"
 TIMESTAMP_HEADER: Final = "Keytrail-Timestamp"
@@ -57,13 +57,22 @@ _STYLES: Final = {
 
 
 class ConsoleNotifier:
-    """Prints alerts; only the severity is coloured, and nothing in a text is taken for markup."""
+    """Prints alerts; only the severity is coloured, and nothing in a text is taken for markup.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: where to.
+        clock: where given, the time of day (UTC) stands before each alert; the demo's clock is a simulated one.
+    """
+
+    def __init__(self, console: Console, *, clock: Clock | None = None) -> None:
         self._console = console
+        self._clock = clock
 
     async def send(self, notification: Notification) -> None:
-        shown = Text(notification.text)
+        shown = Text()
+        if self._clock is not None:
+            shown.append(rfc3339(self._clock.now_us())[11:19] + "  ", style="dim")
+        shown.append(notification.text)
         shown.highlight_words([notification.severity.upper()], _STYLES[notification.severity])
         self._console.print(shown, soft_wrap=True)
         self._console.print()

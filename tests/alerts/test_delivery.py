@@ -17,7 +17,7 @@ from alerts import text
 from alerts.delivery import ConsoleNotifier, DeliveryFailed, Notifier, WebhookNotifier
 from alerts.model import Notification
 from cryptocore.clock import SystemClock
-from tests.alerts.alerting import alert_of, told
+from tests.alerts.alerting import LATER_MS, alert_of, told
 
 SECRET = b"a secret of the receiver"
 
@@ -180,6 +180,18 @@ async def test_the_console_shows_the_text_as_it_is_and_takes_nothing_for_markup(
     )
 
     assert out.getvalue() == sent.text + "\nWho    [bold]x[/bold] :smile:\n\n"
+
+
+async def test_the_console_says_the_time_by_the_clock_it_is_given() -> None:
+    class Stopped(SystemClock):
+        def now_us(self) -> int:
+            return LATER_MS * 1000
+
+    out = io.StringIO()
+
+    await ConsoleNotifier(Console(file=out, color_system=None), clock=Stopped()).send(_notification())
+
+    assert out.getvalue().startswith("02:41:37  CRITICAL  KEK used outside our services")
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
