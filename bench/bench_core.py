@@ -111,7 +111,7 @@ class Baseline:
         class Provider(RawMasterKeyProvider):  # type: ignore[misc]
             provider_id = "bench"
 
-            def _get_raw_key(self, key_id: str) -> WrappingKey:
+            def _get_raw_key(self, key_id: str) -> WrappingKey:  # noqa: ARG002 - the SDK calls it so
                 return WrappingKey(
                     wrapping_algorithm=WrappingAlgorithm.RSA_OAEP_SHA256_MGF1,
                     wrapping_key=private,

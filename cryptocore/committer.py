@@ -22,6 +22,9 @@ T = TypeVar("T")
 RESERVED_SHARE: Final = 10
 """One part in ten of the quota is kept for outcomes, denials and the life cycle (docs/formats.md, "Sealed batch")."""
 
+EARLY: Final = 32
+"""So many waiters start a commit at once; fewer wait for whoever else the loop runs in this turn."""
+
 _Waiter = tuple[Sequence[Entry], "asyncio.Future[None]"]
 
 
@@ -75,9 +78,12 @@ class Committer:
         future = self._loop.create_future()
         self._waiting.append((entries, future))
         self._waiting_bytes += size
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        if not self._busy:
+            if self._thread is not None and len(self._waiting) >= EARLY:
+                self._flush()  # the disk works on these while the loop goes on with others
+            elif not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
         return future
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -27,6 +27,8 @@ from cryptocore.vocabulary import Durability, Operation, Outcome
 
 _SHIFT: Final = 44
 _SYNCHRONOUS_FULL: Final = 2
+# One statement for all rows of a commit: each statement gives up the interpreter's lock and must get it back.
+_ROWS_AT_ONCE: Final = 32
 # 16 MiB of WAL between checkpoints: each of them syncs the database file, in the middle of somebody's commit.
 _CHECKPOINT_PAGES: Final = 4096
 
@@ -177,22 +179,24 @@ class Spool:
                 self._connection.execute("INSERT INTO intent VALUES (?, ?)", (entry.opens_intent, entry.line))
             elif entry.closes_intent is not None:
                 self._connection.execute("DELETE FROM intent WHERE id = ?", (entry.closes_intent,))
-        for partition, members in by_partition.items():
-            for rows in in_rows(members):
-                self._add_row(self._chains[partition], rows, now_ms)
+        rows = [
+            self._add_row(self._chains[partition], part, now_ms)
+            for partition, members in by_partition.items()
+            for part in in_rows(members)
+        ]
+        for at in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[at : at + _ROWS_AT_ONCE]
+            places = ",".join(["(?,?,?,?,?)"] * len(some))
+            self._connection.execute(f"INSERT INTO line_row VALUES {places}", [field for row in some for field in row])  # noqa: S608 - placeholders only
         for (operation, outcome), count in tallies.items():
             self._connection.execute(_COUNT_ONE, (operation.value, outcome.value, count))
         self._tallies.update(tallies)
         return urgent
 
-    def _add_row(self, chain: Chain, entries: list[Entry], now_ms: int) -> None:
+    def _add_row(self, chain: Chain, entries: list[Entry], now_ms: int) -> tuple[int, int, str, bytes, bytes]:
         value = b"".join([entry.line for entry in entries])
         row = Row(chain.next_row, len(entries), min([entry.at for entry in entries]), value)
         chain.row_digest = row_digest(chain.row_digest, chain.partition, row)
-        self._connection.execute(
-            "INSERT INTO line_row VALUES (?, ?, ?, ?, ?)",
-            (chain.partition << _SHIFT | row.number, row.count, row.oldest_at, value, chain.row_digest),
-        )
         if not chain.rows:
             chain.due_ms = now_ms + self._linger_ms
         chain.rows.append(row)
@@ -200,6 +204,7 @@ class Spool:
         chain.lines += row.count
         chain.size += len(value)
         self.used += len(value)
+        return chain.partition << _SHIFT | row.number, row.count, row.oldest_at, value, chain.row_digest
 
     def _seal(self, chain: Chain, now_ms: int, *, everything: bool) -> None:
         first = chain.rows[0].number
