@@ -7,12 +7,12 @@ from markupsafe import Markup, escape
 
 from reports.rows import DayBar
 
-WIDTH, HEIGHT = 720, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 18, 30
+WIDTH, HEIGHT = 960, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 4, 20, 30
 BAR: Final = 0.52
 SERIES: Final = (("failed", "failed"), ("denied", "denied"), ("unaccounted", "KEK use not accounted for"))
 """Fields of DayBar from the bottom of a column to its top, and their names."""
-_STEPS: Final = (1, 2, 2.5, 5, 10)
+_STEPS: Final = (1, 2, 3, 5, 10)
 _LINES: Final = 4
 
 
@@ -46,14 +46,14 @@ def day_chart(days: Sequence[DayBar]) -> Markup:
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _grid(top: float, inner: float) -> list[Markup]:
+def _grid(top: int, inner: float) -> list[Markup]:
     lines = []
     for step in range(_LINES + 1):
         y = TOP + inner * (1 - step / _LINES)
         lines.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         )
-        lines.append(_text("tick", LEFT - 8, y + 4, f"{top * step / _LINES:,.6g}"))
+        lines.append(_text("tick", LEFT - 8, y + 4, f"{top * step // _LINES:,}"))
     return lines
 
 
@@ -69,9 +69,8 @@ def _words(day: DayBar) -> str:
     return f"{day.name}: {day.failed} failed, {day.denied} denied, {day.unaccounted} KEK uses not accounted for"
 
 
-def _scale(highest: int) -> float:
-    """The smallest round number, in steps that can be read, that is not below the highest column."""
-    if highest <= _LINES:
-        return _LINES
-    power = 10.0 ** (len(str(highest)) - 1)
-    return next(step * power for step in _STEPS if step * power >= highest)
+def _scale(highest: int) -> int:
+    """The top of the axis: not below the highest column, and its four parts are whole and easy to read."""
+    part = max(1, -(-highest // _LINES))
+    power = int(10 ** (len(str(part)) - 1))
+    return next(step * power for step in _STEPS if step * power >= part) * _LINES

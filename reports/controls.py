@@ -63,51 +63,53 @@ def controls(facts: Facts, missing: int | None) -> tuple[Control, ...]:
             "8.1",
             "All access to Key Vault is logged",
             records,
-            f"{records:,} records of {vaults:,} vaults received; whether every vault sends its log is not evaluated",
-            _some(status["unlogged"], "KEK uses that services report are not in the logs"),
+            f"{_n(records, 'record')} of {_n(vaults, 'vault')} received; whether every vault sends its log is not "
+            "evaluated",
+            _some(status["unlogged"], "KEK use", "reported by services and not in the logs"),
         ),
         _control(
             "8.2, 8.3",
             "Uses and life-cycle events of keys are in the application's audit trail",
             stored,
-            f"{stored:,} sealed events stored",
-            "no service said how many it sent" if missing is None else _some(missing, "sent and not stored"),
+            f"{_n(stored, 'sealed event')} stored",
+            "no service said how many it sent" if missing is None else _some(missing, "event", "sent and not stored"),
         ),
         _control(
             "9.1b, 9.4b",
             "Logs hold creation, activation, rotation, revocation, deletion; key configuration changes are logged",
             told + admin,
-            f"{named or 'no act of the life cycle'}; {admin:,} administrative acts at the vaults",
+            f"{named or 'no act of the life cycle'}; {_n(admin, 'administrative act')} at the vaults",
         ),
         _control("9.1d, 9.4a", "Failed decryptions are flagged each week", decrypts, "in the table above"),
         _control(
             "9.5b",
             "Unusual access to a KEK raises an alert",
             compared,
-            f"{compared:,} KEK uses compared with the events of services, {status['unaccounted']:,} unaccounted; "
-            f"{raised['unaccounted_kek_access']:,} alerts",
-            _some(0 if raised["unaccounted_kek_access"] else status["unaccounted"], "of them without an alert"),
-            _some(status["not_evaluated"], "KEK uses not compared"),
+            f"{_n(compared, 'KEK use')} compared with the events of services, {status['unaccounted']:,} unaccounted; "
+            f"{_n(raised['unaccounted_kek_access'], 'alert')}",
+            _some(0 if raised["unaccounted_kek_access"] else status["unaccounted"], "use", "without an alert"),
+            _some(status["not_evaluated"], "KEK use", "not compared"),
         ),
         _control(
             "9.5c",
             "Decrypts with expired or disabled DEKs raise an alert",
             decrypts,
-            f"{len(week.revoked_decrypts):,} decrypts with a revoked key, {raised['revoked_key_decrypt']:,} alerts",
-            _some(0 if raised["revoked_key_decrypt"] else len(week.revoked_decrypts), "of them without an alert"),
+            f"{_n(len(week.revoked_decrypts), 'decrypt')} with a revoked key; "
+            f"{_n(raised['revoked_key_decrypt'], 'alert')}",
+            _some(0 if raised["revoked_key_decrypt"] else len(week.revoked_decrypts), "decrypt", "without an alert"),
         ),
         _control(
             "9.5d",
             "Failed encryption or decryption raises an alert",
             _ended(facts, ("encrypt", "decrypt", "reencrypt")),
-            f"{_ended(facts, ('encrypt', 'decrypt', 'reencrypt'), ('failed', 'denied')):,} failed or denied, "
-            f"{raised['crypto_failures']:,} alerts for frequent ones",
+            f"{_ended(facts, ('encrypt', 'decrypt', 'reencrypt'), ('failed', 'denied')):,} failed or denied; "
+            f"{_n(raised['crypto_failures'], 'alert')} for frequent ones",
         ),
         _control(
             "9.6a",
             "Transitions are logged with time, actor and purpose",
             told,
-            f"{told:,} acts of the life cycle, each with all three: an event without them is not accepted",
+            f"{_n(told, 'act')} of the life cycle, each with all three: an event without them is not accepted",
         ),
         *(Control(clause, asks, Standing.NOT_EVALUATED, "no data in this report") for clause, asks in SILENT),
     )
@@ -120,8 +122,12 @@ def _control(clause: str, asks: str, amount: int, seen: str, *exceptions: str) -
     return Control(clause, asks, Standing.EXCEPTIONS if found else Standing.OBSERVED, "; ".join([seen, *found]))
 
 
-def _some(count: int, words: str) -> str:
-    return f"{count:,} {words}" if count else ""
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _some(count: int, noun: str, what: str) -> str:
+    return f"{_n(count, noun)} {what}" if count else ""
 
 
 def _acts_of_week(facts: Facts) -> Counter[str]:

@@ -71,9 +71,8 @@ def _template(name: str) -> Template:
 
 
 def _version() -> str:
-    for package in ("keytrail", "keytrail-core"):
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    """The version that is installed; nothing where the page is written from a source tree."""
+    try:
+        return metadata.version("keytrail")
+    except metadata.PackageNotFoundError:
+        return ""

@@ -161,30 +161,69 @@ def _answer(
     facts: Facts, events: Events, kek_uses: KekUses, sight: Sequence[Decision]
 ) -> tuple[Answer, tuple[str, ...]]:
     """Say no where something is known to be missing, and yes never: at most that nothing is known to be missing."""
+    lost = sum(facts.rejected.values())
     blind = [
-        *_said(events.missing, "{n} events that services sent are not stored"),
-        *_said(events.unclosed, "{n} processes ended without closing their trail: what they did last is not known"),
-        *_said(kek_uses.unlogged, "{n} KEK uses that services report are not in the vaults' logs"),
-        *_said(sum(facts.rejected.values()), "{n} messages could not be read or were not to be trusted"),
-        *_said(len(sight), "{n} findings about the monitor's own sight, listed below"),
+        *_said(events.missing, "event that services sent is not stored", "events that services sent are not stored"),
+        *_said(
+            events.unclosed,
+            "process ended without closing its trail: what it did last is not known",
+            "processes ended without closing their trails: what they did last is not known",
+        ),
+        *_said(
+            kek_uses.unlogged,
+            "KEK use that a service reports is not in the vaults' logs",
+            "KEK uses that services report are not in the vaults' logs",
+        ),
+        *_said(
+            lost,
+            "message could not be read or was not to be trusted",
+            "messages could not be read or were not to be trusted",
+        ),
+        *_said(
+            len(sight),
+            "finding says that the monitor may not have seen everything",
+            "findings say that the monitor may not have seen everything",
+        ),
     ]
     unsure = [
         *([] if facts.instances else ["no service said how many events it sent"]),
-        *_said(facts.unsaid, "{n} events come from processes that did not say how many they sent"),
-        *_said(events.surplus, "{n} events more are stored than processes had told of when they were last heard"),
+        *_said(
+            facts.unsaid,
+            "event comes from a process that did not say how many it sent",
+            "events come from processes that did not say how many they sent",
+        ),
+        *_said(
+            events.surplus,
+            "event more is stored than processes had told of when they were last heard",
+            "events more are stored than processes had told of when they were last heard",
+        ),
         *([] if facts.this.vault_records else ["no vault log was received"]),
-        *_said(kek_uses.not_evaluated, "{n} KEK uses were not compared with events of services"),
-        *_said(kek_uses.pending, "{n} KEK uses wait for their event or their vault record"),
-        *_said(facts.suspect, "{n} events are signed by a key that counts as compromised"),
-        *_said(facts.out_of_range, "{n} events carry a date that is not believed"),
+        *_said(
+            kek_uses.not_evaluated,
+            "KEK use was not compared with the events of services",
+            "KEK uses were not compared with the events of services",
+        ),
+        *_said(
+            kek_uses.pending,
+            "KEK use waits for its event or its vault record",
+            "KEK uses wait for their events or their vault records",
+        ),
+        *_said(
+            facts.suspect,
+            "event is signed by a key that counts as compromised",
+            "events are signed by a key that counts as compromised",
+        ),
+        *_said(
+            facts.out_of_range, "event carries a date that is not believed", "events carry a date that is not believed"
+        ),
     ]
     if blind:
         return Answer.NO, (*blind, *unsure)
     return (Answer.NOT_ESTABLISHED if unsure else Answer.NOTHING_MISSING), tuple(unsure)
 
 
-def _said(count: int, words: str) -> list[str]:
-    return [words.format(n=f"{count:,}")] if count else []
+def _said(count: int, one: str, many: str) -> list[str]:
+    return [f"{count:,} {one if count == 1 else many}"] if count else []
 
 
 def _states(facts: Facts) -> tuple[tuple[str, int], ...]:

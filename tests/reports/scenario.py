@@ -152,6 +152,6 @@ def kek_documents(uses: Iterable[KekUse]) -> list[Document]:
     return found
 
 
-def alert(number: int, rule_id: str, **fields: Any) -> Document:
+def alert(number: int, rule_id: str, /, **fields: Any) -> Document:
     given = ALERT | {"alert_id": f"{number:064x}", "number": f"KT-{1000 + number}", "rule_id": rule_id}
     return documents.alert_document(given | fields, 1, b"\x08" + bytes([number]))

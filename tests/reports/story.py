@@ -21,7 +21,7 @@ def story() -> list[Document]:
     for day in range(7):
         for number in range(40):
             billing.decrypt(at(day + 0.3, number * 60), key=key(1 + number % 3))
-            sync.decrypt(at(day + 0.5, number * 60), key=key(1 + number % 5), actor="job:nightly")
+            sync.decrypt(at(day + 0.5, number * 60), key=key(1 + number % 4), actor="job:nightly")
         sync.heartbeat(at(day + 0.9))
     rotated = key(2, version=2, revision=1)
     billing.event(Operation.ROTATE, Outcome.SUCCEEDED, at(2), key=rotated, reason=Reason.SCHEDULED)
