@@ -67,6 +67,13 @@ class Week:
         """Say a moment in the week's zone: `2026-11-16 02:41`."""
         return f"{datetime.fromtimestamp(ms / 1000, ZoneInfo(self.tz)):%Y-%m-%d %H:%M}"
 
+    def between(self, first_ms: int, last_ms: int) -> str:
+        """Say from when to when, without repeating the day."""
+        first, last = self.local(first_ms), self.local(last_ms)
+        if first == last:
+            return first
+        return f"{first} to {last[11:] if first[:10] == last[:10] else last}"
+
 
 def parse_week(label: str, tz: str) -> Week:
     """Read `2026-W47` and the name of a time zone.
