@@ -1,9 +1,8 @@
 """The state log on Kafka: one compacted topic per input, one transaction per cut, the last to open it owns it.
 
 What it stands on: a producer with a transactional id fences its predecessor and aborts what that left open, so after
-`open` nobody else writes; reading `read_committed` to the end then gives the last commit whole. The end is that of all
-records: the end of the committed ones lags behind the commit, and a successor that stopped there has been seen to
-begin with nothing.
+`open` nobody else writes; reading `read_committed` to the end then gives the last commit whole. The end that is waited
+for is that of all records, so that a commit whose marker is on its way is waited for as well.
 """
 
 import asyncio
@@ -80,6 +79,7 @@ class KafkaStateLog:
         async with AIOKafkaConsumer(
             **self._connection,
             isolation_level="read_committed",
+            auto_offset_reset="earliest",  # with the default, 50 of 60 takeovers read nothing: it beats the seek
             enable_auto_commit=False,
             fetch_max_wait_ms=_READ_MS,
             max_partition_fetch_bytes=4 * MAX_REQUEST,

@@ -66,6 +66,8 @@ def open_index(settings: Settings) -> EventIndex:
 
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for talkative in ("elastic_transport", "httpx", "aiokafka"):
+        logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -81,7 +81,9 @@ async def committed(settings: Settings, topic: str) -> list[bytes]:
     async with AIOKafkaConsumer(**settings.kafka_connection()) as uncommitted:
         end = (await uncommitted.end_offsets([place]))[place]
     values: list[bytes] = []
-    async with AIOKafkaConsumer(**settings.kafka_connection(), isolation_level="read_committed") as consumer:
+    async with AIOKafkaConsumer(
+        **settings.kafka_connection(), isolation_level="read_committed", auto_offset_reset="earliest"
+    ) as consumer:
         consumer.assign([place])
         await consumer.seek_to_beginning(place)
         while await consumer.position(place) < end:
