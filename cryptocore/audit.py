@@ -85,6 +85,13 @@ class Refusal(Exception):
         self._message = message
         self._retryable = retryable
 
+    def __copy__(self) -> "Refusal":
+        """Make a refusal without this one's traceback, to be raised for another caller."""
+        fresh = type(self).__new__(type(self))
+        fresh.args = self.args
+        fresh.__dict__.update(self.__dict__)
+        return fresh
+
     def public(self) -> CoreError:
         """Make the error for one caller."""
         if self._error is KeyUnavailable:

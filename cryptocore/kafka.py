@@ -76,7 +76,7 @@ class KafkaTransport:
             if "sasl_mechanism" not in self._options:
                 raise ConfigurationError("SASL_SSL needs a mechanism and its credentials")
         self._producer: AIOKafkaProducer | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"KafkaTransport({self._options['bootstrap_servers']}, {self._topic})"
@@ -114,20 +114,25 @@ class KafkaTransport:
             ConfigurationError: the topic has another number of partitions.
             Failed: Kafka did not take it.
         """
+        if self._producer is None:
+            await self._open_once()
         producer = self._producer
-        if producer is None:
-            async with self._opening:
-                if self._producer is None:
-                    await self.open()
-                producer = self._producer
         assert producer is not None
         try:
             await producer.send_and_wait(self._topic, batch.value, partition=partition, headers=batch.headers())
         except KafkaError as err:
             raise Failed(f"Kafka did not take the batch: {type(err).__name__}", retryable=True) from err
 
+    async def _open_once(self) -> None:
+        """Connect in a task of its own: a start that is cancelled half-way leaves its connection open."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self.open())
+        await asyncio.shield(self._opening)
+
     async def close(self) -> None:
         """Let go of the connection."""
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()

@@ -37,8 +37,8 @@ class StoreConflict(Failed):
 class KeyVersion:
     """A key version whose record was verified, or is about to be written."""
 
-    record: KeyRecord
-    signed: SignedRecord
+    record: KeyRecord = field(repr=False)
+    signed: SignedRecord = field(repr=False)
     owner: Owner
     wrapped_dek: bytes = field(repr=False)
 

@@ -93,7 +93,7 @@ class Events:
         return [event for event in self if event.operation is operation]
 
 
-class TestedCore(CryptoCore):
+class CoreUnderTest(CryptoCore):
     """A CryptoCore on a log in memory, a KEK in the process and a clock set by hand; see `core`."""
 
     clock: ManualClock
@@ -128,7 +128,7 @@ def register(*signers: Signer, source: str = SERVICE, deployment: bytes = bytes(
 
 
 @asynccontextmanager
-async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[TestedCore]:
+async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[CoreUnderTest]:
     """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`."""
     signer, clock, transport = Signer.generate(), ManualClock(), MemoryTransport()
     registry = register(signer)
@@ -146,7 +146,7 @@ async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = Non
             durability=Durability.BROKER,
             background=False,
         )
-        tested = TestedCore(
+        tested = CoreUnderTest(
             service=SERVICE,
             deployment=registry.deployment,
             registry=registry,
@@ -165,4 +165,4 @@ async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = Non
         store.close()
 
 
-_FOR_EVER_MS: Final = 2**52
+_FOR_EVER_MS: Final = 2**47

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+import cryptocore
+from cryptocore import CryptoCore
+from cryptocore.errors import ConfigurationError
+from cryptocore.settings import CoreSettings
+from cryptocore.signing import Signer
+from cryptocore.testing import register
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    signer = Signer.generate()
+    signer.write_file(tmp_path / "billing.key")
+    (tmp_path / "sources.json").write_bytes(register(signer, source="billing").encode())
+    for name, value in {
+        "SERVICE": "billing",
+        "SPOOL_DIR": str(tmp_path / "spool"),
+        "STORE_URL": "postgresql+psycopg://user:planted-password@db/keys",
+        "REGISTRY_FILE": str(tmp_path / "sources.json"),
+        "SIGNER_FILE": str(tmp_path / "billing.key"),
+        "KAFKA_BOOTSTRAP": "kafka.example:9093",
+        "KAFKA_SASL_USERNAME": "billing",
+        "KAFKA_SASL_PASSWORD": "planted-password",
+        "KEK_ALIAS": "tenant-kek",
+        "KEK_VAULT_URL": "https://kv-prod.vault.azure.net",
+        "KEK_NAME": "tokens",
+    }.items():
+        monkeypatch.setenv(f"KEYTRAIL_CORE_{name}", value)
+    return monkeypatch
+
+
+async def test_a_core_of_the_environment_opens_nothing_before_its_first_use(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    core = CryptoCore.from_env()
+
+    assert not (tmp_path / "spool").exists()
+    await core.close()
+
+
+def test_settings_do_not_print_secrets(environment: pytest.MonkeyPatch) -> None:
+    assert "planted" not in repr(CoreSettings.load())
+
+
+def test_what_is_missing_or_wrong_is_named_without_its_value(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("KEYTRAIL_CORE_KEK_NAME")
+    environment.setenv("KEYTRAIL_CORE_KAFKA_PARTITIONS", "planted")
+
+    with pytest.raises(ConfigurationError) as caught:
+        CoreSettings.load()
+    assert "KEYTRAIL_CORE_KEK_NAME" in str(caught.value)
+    assert "KEYTRAIL_CORE_KAFKA_PARTITIONS" in str(caught.value)
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KEK_VAULT_URL", "https://127.0.0.1:8443"),
+        ("KEK_VAULT_URL", "http://kv-prod.vault.azure.net"),
+        ("KEK_VAULT_URL", "https://kv-prod.vault.azure.net.example"),
+        ("SERVICE", "somebody-else"),
+        ("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT"),
+    ],
+)
+async def test_nothing_insecure_is_reached_by_the_environment(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(f"KEYTRAIL_CORE_{name}", value)
+
+    with pytest.raises(ConfigurationError):
+        CryptoCore.from_env()
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in cryptocore.__all__:
+        assert getattr(cryptocore, name) is not None
