@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cryptocore.cache import CacheLimits
     from cryptocore.context import acting
-    from cryptocore.core import CryptoCore, KeyInfo
+    from cryptocore.core import CryptoCore
     from cryptocore.emitter import Emitter
     from cryptocore.envelope import Owner
     from cryptocore.errors import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         KeyUnavailable,
         Misuse,
     )
+    from cryptocore.keyinfo import KeyInfo
     from cryptocore.keys import KeyReason, KeyState
     from cryptocore.registry import Registry
     from cryptocore.settings import CoreSettings
@@ -62,7 +63,7 @@ _HOMES = {
     "CoreSettings": "settings",
     "CryptoCore": "core",
     "Emitter": "emitter",
-    "KeyInfo": "core",
+    "KeyInfo": "keyinfo",
     "KeyReason": "keys",
     "KeyState": "keys",
     "KeyStore": "store",

@@ -6,57 +6,33 @@ each is done is elsewhere: cache.py and keyring.py, vaultcalls.py, lifecycle.py,
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from functools import partial
 from hmac import compare_digest
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, no_arrow, state_forbids
-from cryptocore.batch import partition_key, partition_of
 from cryptocore.cache import CacheLimits, Entry, KeyCache, key_ref
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.context import who_acts
 from cryptocore.emitter import Emitter
-from cryptocore.entries import Entry as Line
-from cryptocore.entries import manner_of, new_id
+from cryptocore.entries import new_id
 from cryptocore.envelope import KEY_ID_SIZE, Header, Owner, decrypt_envelope, encrypt_envelope
-from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, DecryptionFailed, EnvelopeInvalid
-from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
-from cryptocore.failures import UNTOUCHED, FailureMeter
+from cryptocore.errors import AccessDenied, ConfigurationError, DecryptionFailed, EnvelopeInvalid
+from cryptocore.events import Operation, Outcome, Reason
+from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keyring import Keyring
-from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
+from cryptocore.keys import KeyAct, KeyReason, permits
 from cryptocore.lifecycle import OPERATIONS, LifeCycle
 from cryptocore.registry import Registry
+from cryptocore.relay import Relay
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore, KeyVersion, StoreConflict
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
-
-RELAY_EVERY_S: Final = 1.0
-RELAY_LOOK_S: Final = 60.0
-"""Between looks into an outbox that this process did not write to: what a process that is gone left there."""
-RELAY_ROWS: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
-    """What may be said aloud about a key version."""
-
-    key_id: str
-    version: int
-    revision: int
-    state: KeyState
-    owner: Owner
-    kek_alias: str
-    kek_version: str
 
 
 class CryptoCore:
@@ -110,15 +86,11 @@ class CryptoCore:
             clock=self._clock,
             ids=ids,
         )
-        self._failures = FailureMeter()
+        self._relay = Relay(store, self._keyring, self._audit, clock=self._clock)
         self._owns_emitter = False
         self._opened = False
         self._opening = asyncio.Lock()
-        self._relaying = asyncio.Lock()
-        self._written = asyncio.Event()
-        self._next_look = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._relay_task: asyncio.Task[None] | None = None
 
     @classmethod
     def from_env(cls, *, credential: Any = None, token_provider: Any = None) -> "CryptoCore":
@@ -195,7 +167,7 @@ class CryptoCore:
             if dek is None:
                 dek, grace = await self._keyring.dek(entry, Subject(actor, purpose, owner.ref()))
         except Refusal as refusal:
-            return await self._refuse(Operation.ENCRYPT, Subject(actor, purpose, owner.ref()), refusal)
+            return await self._relay.refuse(Operation.ENCRYPT, Subject(actor, purpose, owner.ref()), refusal)
         # 5
         envelope = encrypt_envelope(
             dek,
@@ -265,7 +237,7 @@ class CryptoCore:
             plaintext = _opened(dek, ciphertext, owner, record, entry)
         except Refusal as refusal:
             subject = Subject(actor, purpose, owner.ref(), claimed_key_id=claimed.hex() if claimed else None)
-            return await self._refuse(Operation.DECRYPT, subject, refusal)
+            return await self._relay.refuse(Operation.DECRYPT, subject, refusal)
         # 8
         await self._release(Operation.DECRYPT, entry, actor, purpose, grace=grace)
         return plaintext
@@ -289,7 +261,7 @@ class CryptoCore:
         """
         subject = Subject.of(actor, purpose, owner.ref())
         work = self._lifecycle.create(owner, kek_alias or self._kek_alias, subject)
-        return _info(await self._live(Operation.CREATE, subject, work))
+        return key_info(await self._live(Operation.CREATE, subject, work))
 
     async def activate(self, key_id: str, *, actor: str | None = None, purpose: str | None = None) -> KeyInfo:
         """Let a key encrypt.
@@ -299,7 +271,7 @@ class CryptoCore:
         """
         subject = Subject.of(actor, purpose)
         work = self._lifecycle.act(_raw(key_id), KeyAct.ACTIVATE, subject, reason=KeyReason.NONE)
-        return _info((await self._live(Operation.ACTIVATE, subject.claiming(_raw(key_id)), work))[-1])
+        return key_info((await self._live(Operation.ACTIVATE, subject.claiming(_raw(key_id)), work))[-1])
 
     async def rotate(
         self,
@@ -320,7 +292,7 @@ class CryptoCore:
         """
         subject = Subject.of(actor, purpose, owner.ref())
         work = self._rotate(owner, reason, subject, retire_at_ms)
-        return _info(await self._live(Operation.ROTATE, subject, work))
+        return key_info(await self._live(Operation.ROTATE, subject, work))
 
     async def revoke(
         self,
@@ -392,7 +364,7 @@ class CryptoCore:
             raise refusal.public() from None
         if version is None:
             raise AccessDenied("the owner has no key")
-        return _info(version)
+        return key_info(version)
 
     # --- open, relay, close ----------------------------------------------------------------------------------------
 
@@ -405,7 +377,7 @@ class CryptoCore:
                 await self._emitter.open()
                 self._owns_emitter = True
             if self._emitter.background:
-                self._relay_task = asyncio.get_running_loop().create_task(self._keep_relaying())
+                self._relay.start()
             self._opened = True
 
     async def relay(self) -> None:
@@ -417,34 +389,16 @@ class CryptoCore:
             KeyUnavailable: the store does not answer.
             AuditUnavailable: the spool cannot be written; the rows stay.
         """
-        async with self._relaying:
-            now = self._clock.monotonic()
-            if self._written.is_set() or now >= self._next_look:
-                self._written.clear()
-                self._next_look = now + RELAY_LOOK_S
-                try:
-                    await self._empty_outbox()
-                except BaseException:
-                    self._written.set()
-                    raise
-            await self._summarise(everything=False)
+        await self._relay.run()
 
     async def close(self) -> None:
         """Finish what is under way, relay, forget every DEK, and close the emitter if it was opened here."""
         if not self._opened:
             self._cache.clear()
             return
-        if self._relay_task is not None:
-            self._relay_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._relay_task
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._keyring.close()
-        try:
-            await self.relay()
-            await self._summarise(everything=True)
-        except CoreError as err:
-            _log.warning("events wait in the outbox for the next process: %s", err)
+        await self._relay.stop()
         self._opened = False
         if self._owns_emitter:
             await self._emitter.close()
@@ -477,7 +431,7 @@ class CryptoCore:
         except Refusal as refusal:
             if refusal.reason is not Reason.KEY_STATE or isinstance(refusal, StoreAway):
                 raise
-        self._written.set()
+        self._relay.wake()
 
     async def _rotate(self, owner: Owner, reason: KeyReason, subject: Subject, retire_at_ms: int) -> KeyVersion:
         version, made = await self._lifecycle.rotate(owner, reason, subject, retire_at_ms=retire_at_ms)
@@ -505,7 +459,7 @@ class CryptoCore:
         if reason is KeyReason.NONE:
             raise ConfigurationError(f"to {act} a key needs a reason")
         work = self._lifecycle.act(raw, act, subject, reason=reason, number=version, note=note)
-        return [_info(changed) for changed in await self._live(OPERATIONS[act], subject.claiming(raw), work)]
+        return [key_info(changed) for changed in await self._live(OPERATIONS[act], subject.claiming(raw), work)]
 
     async def _live(self, operation: Operation, subject: Subject, work: Coroutine[Any, Any, T]) -> T:
         """Run an act of the life cycle to its end, even when its caller is cancelled meanwhile."""
@@ -514,10 +468,10 @@ class CryptoCore:
             try:
                 result = await work
             except Refusal as refusal:
-                return await self._refuse(operation, subject, refusal)
+                return await self._relay.refuse(operation, subject, refusal)
             except StoreConflict:
-                return await self._refuse(operation, subject, no_arrow("the key was changed meanwhile"))
-            self._written.set()
+                return await self._relay.refuse(operation, subject, no_arrow("the key was changed meanwhile"))
+            self._relay.wake()
             return result
 
         if not self._opened:
@@ -547,55 +501,6 @@ class CryptoCore:
         form = entry.form(operation, actor, purpose, self._emitter)
         await self._emitter.commit((form.fill(new_id(self._ids), rfc3339(self._clock.now_us())),))
 
-    async def _refuse(self, operation: Operation, subject: Subject, refusal: Refusal) -> NoReturn:
-        """Leave the event, or count it when the caller floods us with failures that touch no DEK; raise the error."""
-        if refusal.reason in UNTOUCHED and not self._failures.allows(subject.actor, self._clock.monotonic()):
-            what = (operation, refusal.outcome, refusal.reason)
-            self._failures.count(subject.actor, subject.purpose, what)
-            raise refusal.public() from None
-        await self._audit.refuse(operation, subject, refusal)
-
-    async def _empty_outbox(self) -> None:
-        identity = self._emitter.identity
-        try:
-            while rows := await self._keyring.run(self._store.outbox, identity.service, RELAY_ROWS):
-                await self._emitter.commit([self._outbox_line(row.line) for row in rows])
-                mark = partial(self._store.relayed, rows, now_ms=self._clock.now_us() // 1000)
-                await self._keyring.run(mark)
-        except Refusal as refusal:
-            raise refusal.public() from None
-
-    def _outbox_line(self, raw: bytes) -> Line:
-        """Send the very bytes whose digest the key record holds."""
-        event = decode_line(raw)
-        assert isinstance(event, AuditEvent)
-        identity = self._emitter.identity
-        partition = partition_of(partition_key(event, identity.instance), identity.partitions)
-        return Line(raw + b"\n", partition, event.occurred_at, manner_of(event))
-
-    async def _summarise(self, *, everything: bool) -> None:
-        for actor, purpose, counts in self._failures.due(self._clock.monotonic(), everything=everything):
-            event = self._audit.event(
-                Operation.SUMMARY,
-                Subject(actor, purpose),
-                outcome=Outcome.DENIED,
-                reason=Reason.RATE_LIMITED,
-                counts=counts,
-            )
-            await self._emitter.record(event)
-            self._failures.summarised(actor, counts)
-
-    async def _keep_relaying(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RELAY_EVERY_S):
-                    await self._written.wait()
-            try:
-                await self.relay()
-            except CoreError as err:
-                _log.warning("life-cycle events wait in the outbox: %s", err)
-                await asyncio.sleep(RELAY_EVERY_S)
-
 
 def _header(ciphertext: bytes) -> Header:
     try:
@@ -624,16 +529,3 @@ def _raw(key_id: str) -> bytes:
     if len(raw) != KEY_ID_SIZE:
         raise ConfigurationError(f"a key id is {2 * KEY_ID_SIZE} hex digits") from None
     return raw
-
-
-def _info(version: KeyVersion) -> KeyInfo:
-    record = version.record
-    return KeyInfo(
-        key_id=record.key_id.hex(),
-        version=record.key_version,
-        revision=record.revision,
-        state=record.state,
-        owner=version.owner,
-        kek_alias=record.kek_alias,
-        kek_version=record.kek_version,
-    )

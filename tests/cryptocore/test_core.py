@@ -408,7 +408,7 @@ async def test_the_outbox_is_relayed_again_with_the_same_bytes_when_its_mark_was
     await core.create_key(OWNER, **ADMIN)
     rows = core.store.outbox("tested", 10)
     await core.relay()
-    core._written.set()
+    core._relay.wake()
     core.store._run(lambda connection: connection.exec_driver_sql("UPDATE audit_outbox SET sent_ms = NULL"))
     await core.relay()
 

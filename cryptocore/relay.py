@@ -1,0 +1,132 @@
+"""What goes to the spool by and by: life-cycle events from the outbox, and summaries of failures that were counted."""
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import Final, NoReturn
+
+from cryptocore.audit import Audit, Refusal, Subject
+from cryptocore.batch import partition_key, partition_of
+from cryptocore.clock import Clock
+from cryptocore.entries import Entry, manner_of
+from cryptocore.errors import CoreError
+from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
+from cryptocore.failures import UNTOUCHED, FailureMeter
+from cryptocore.keyring import Keyring
+from cryptocore.store import KeyStore
+
+_log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+LOOK_S: Final = 60.0
+"""Between looks into an outbox that this process did not write to: what a process that is gone left there."""
+ROWS: Final = 200
+
+
+class Relay:
+    """Empties the outbox of one service; any of its processes may."""
+
+    def __init__(self, store: KeyStore, keyring: Keyring, audit: Audit, *, clock: Clock) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._audit = audit
+        self._clock = clock
+        self._failures = FailureMeter()
+        self._running = asyncio.Lock()
+        self._written = asyncio.Event()
+        self._next_look = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Say that the outbox has something."""
+        self._written.set()
+
+    async def refuse(self, operation: Operation, subject: Subject, refusal: Refusal) -> NoReturn:
+        """Leave the event of a refusal, or count it when the caller floods us with those that touch no DEK.
+
+        Raises:
+            CoreError: the refusal's.
+            AuditUnavailable: the event is not durable.
+        """
+        if refusal.reason in UNTOUCHED and not self._failures.allows(subject.actor, self._clock.monotonic()):
+            what = (operation, refusal.outcome, refusal.reason)
+            self._failures.count(subject.actor, subject.purpose, what)
+            raise refusal.public() from None
+        await self._audit.refuse(operation, subject, refusal)
+
+    async def run(self, *, everything: bool = False) -> None:
+        """Do what is due.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+            AuditUnavailable: the spool cannot be written; what was not taken stays.
+        """
+        async with self._running:
+            now = self._clock.monotonic()
+            if self._written.is_set() or now >= self._next_look:
+                self._written.clear()
+                self._next_look = now + LOOK_S
+                try:
+                    await self._empty_outbox()
+                except BaseException:
+                    self._written.set()
+                    raise
+            await self._summarise(everything=everything)
+
+    def start(self) -> None:
+        """Run in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_running())
+
+    async def stop(self) -> None:
+        """End the background task, then do everything once more, as far as it goes."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        try:
+            await self.run(everything=True)
+        except CoreError as err:
+            _log.warning("events wait in the outbox for the next process: %s", err)
+
+    async def _empty_outbox(self) -> None:
+        service = self._audit.emitter.service
+        try:
+            while rows := await self._keyring.run(self._store.outbox, service, ROWS):
+                await self._audit.emitter.commit([self._entry(row.line) for row in rows])
+                now_ms = self._clock.now_us() // 1000
+                await self._keyring.run(partial(self._store.relayed, rows, now_ms=now_ms))
+        except Refusal as refusal:
+            raise refusal.public() from None
+
+    def _entry(self, raw: bytes) -> Entry:
+        """Send the very bytes whose digest the key record holds."""
+        event = decode_line(raw)
+        assert isinstance(event, AuditEvent)
+        identity = self._audit.emitter.identity
+        partition = partition_of(partition_key(event, identity.instance), identity.partitions)
+        return Entry(raw + b"\n", partition, event.occurred_at, manner_of(event))
+
+    async def _summarise(self, *, everything: bool) -> None:
+        for actor, purpose, counts in self._failures.due(self._clock.monotonic(), everything=everything):
+            event = self._audit.event(
+                Operation.SUMMARY,
+                Subject(actor, purpose),
+                outcome=Outcome.DENIED,
+                reason=Reason.RATE_LIMITED,
+                counts=counts,
+            )
+            await self._audit.emitter.record(event)
+            self._failures.summarised(actor, counts)
+
+    async def _keep_running(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await self._written.wait()
+            try:
+                await self.run()
+            except CoreError as err:
+                _log.warning("life-cycle events wait in the outbox: %s", err)
+                await asyncio.sleep(EVERY_S)
