@@ -1,9 +1,8 @@
 """A month of a company's Key Vaults, drawn from a seed: services, people, a backup, deployments; and what goes wrong.
 
 Everything is a list of acts in event time; `record` makes an act the audit record that the vault would write, and
-`arrivals` what a feed does to them: late, out of order, doubled, lost. EXPECTED and PLANTED say what has to be told, POSSIBLE what
-may be where records are lost.
-Day 0 is a Monday.
+`arrivals` what a feed does to them: late, out of order, doubled, lost. EXPECTED and PLANTED say what has to be told,
+POSSIBLE what may be told where records are lost. Day 0 is a Monday.
 """
 
 import math

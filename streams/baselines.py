@@ -85,7 +85,7 @@ def learn(profile: Profile, now: Bin, previous: Bin | None, conducts: Collection
         for surge in conduct.surges
         if surge.beyond(limits)
     }
-    for key, cell in now.pairs.items():
+    for key, cell in sorted(now.pairs.items()):  # so that the state is the same in any order of arrival
         _learn_pair(profile, key, cell, now.start_s, limits, beyond=key in beyond)
     if objects(now):
         collected = any(conduct.spreads(limits) for conduct in judged)
