@@ -122,12 +122,17 @@ def _read_stream(path: Path, stream: io.BufferedIOBase) -> Iterator[Read]:
             continue
         if len(line) > MAX_DOCUMENT:
             yield FileRejected(path, None, FileReason.DOCUMENT_TOO_LONG)
-        elif line.rstrip().endswith(_OPEN):
+        elif spans_lines(line):
             yield from _read_document(path, line, stream)
         else:
             yield from _read_line(path, number, line)
             yield from _read_lines(path, number, stream)
         return
+
+
+def spans_lines(first: bytes) -> bool:
+    """Tell by its first line that says something whether a file is one document over many lines."""
+    return first.rstrip().endswith(_OPEN)
 
 
 def _read_document(path: Path, line: bytes, stream: io.BufferedIOBase) -> Iterator[Read]:
