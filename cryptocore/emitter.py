@@ -42,6 +42,7 @@ RELEASE_TIMEOUT_S: Final = 10.0
 """How long a caller waits for the broker under durability `broker` before `AuditUnavailable`."""
 _BACKOFF_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 _US: Final = 1_000_000
+_LOCK_TRIES: Final = 50
 
 
 class Emitter:
@@ -195,9 +196,7 @@ class Emitter:
         if self._spool is not None:
             raise ConfigurationError("an emitter is opened once")
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = SpoolLock.take(spool_path(self._dir, self.service, self.instance))
-        if lock is None:
-            raise AuditUnavailable("another process holds the spool of this instance", retryable=False)
+        lock = await self._take_lock()
         self._pid = os.getpid()
         self._spool = Spool(lock, signer=self._signer, identity=self.identity, linger_ms=self._linger_ms)
         self._committer = Committer(
@@ -223,6 +222,16 @@ class Emitter:
         await self._adopt(now_us)
         if self._background:
             self._tasks = [self._start(self._pace()), self._start(self._keep_sending())]
+
+    async def _take_lock(self) -> SpoolLock:
+        """Lock the new spool; an adopter that looks for orphans may hold its lock for a moment."""
+        path = spool_path(self._dir, self.service, self.instance)
+        for _ in range(_LOCK_TRIES):
+            lock = SpoolLock.take(path)
+            if lock is not None:
+                return lock
+            await asyncio.sleep(0.01)
+        raise AuditUnavailable("another process holds the spool of this instance", retryable=False)
 
     async def step(self) -> None:
         """Do what is due by the clock: seal, beat, adopt, and send everything that is sealed.

@@ -29,6 +29,9 @@ _SHIFT: Final = 44
 _SYNCHRONOUS_FULL: Final = 2
 # One statement for all rows of a commit: each statement gives up the interpreter's lock and must get it back.
 _ROWS_AT_ONCE: Final = 32
+_IDS_AT_ONCE: Final = 500
+
+_Columns = tuple[int, int, int, int, str, bytes, bytes]
 # 16 MiB of WAL between checkpoints: each of them syncs the database file, in the middle of somebody's commit.
 _CHECKPOINT_PAGES: Final = 4096
 
@@ -42,7 +45,8 @@ CREATE TABLE chain (
     next_row INTEGER NOT NULL, row_digest BLOB NOT NULL
 );
 CREATE TABLE line_row (
-    id INTEGER PRIMARY KEY, count INTEGER NOT NULL, oldest_at TEXT NOT NULL, value BLOB NOT NULL, digest BLOB NOT NULL
+    id INTEGER PRIMARY KEY, partition INTEGER NOT NULL, number INTEGER NOT NULL, count INTEGER NOT NULL,
+    oldest_at TEXT NOT NULL, value BLOB NOT NULL, digest BLOB NOT NULL
 );
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY, oldest_at TEXT NOT NULL, last_row INTEGER NOT NULL,
@@ -186,17 +190,18 @@ class Spool:
         ]
         for at in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[at : at + _ROWS_AT_ONCE]
-            places = ",".join(["(?,?,?,?,?)"] * len(some))
+            places = ",".join(["(?,?,?,?,?,?,?)"] * len(some))
             self._connection.execute(f"INSERT INTO line_row VALUES {places}", [field for row in some for field in row])  # noqa: S608 - placeholders only
         for (operation, outcome), count in tallies.items():
             self._connection.execute(_COUNT_ONE, (operation.value, outcome.value, count))
         self._tallies.update(tallies)
         return urgent
 
-    def _add_row(self, chain: Chain, entries: list[Entry], now_ms: int) -> tuple[int, int, str, bytes, bytes]:
+    def _add_row(self, chain: Chain, entries: list[Entry], now_ms: int) -> _Columns:
         value = b"".join([entry.line for entry in entries])
-        row = Row(chain.next_row, len(entries), min([entry.at for entry in entries]), value)
-        chain.row_digest = row_digest(chain.row_digest, chain.partition, row)
+        row = Row(self._next_id, chain.next_row, len(entries), min([entry.at for entry in entries]), value)
+        row.digest = chain.row_digest = row_digest(chain.row_digest, chain.partition, row)
+        self._next_id += 1
         if not chain.rows:
             chain.due_ms = now_ms + self._linger_ms
         chain.rows.append(row)
@@ -204,22 +209,23 @@ class Spool:
         chain.lines += row.count
         chain.size += len(value)
         self.used += len(value)
-        return chain.partition << _SHIFT | row.number, row.count, row.oldest_at, value, chain.row_digest
+        return row.id, chain.partition, row.number, row.count, row.oldest_at, value, row.digest
 
     def _seal(self, chain: Chain, now_ms: int, *, everything: bool) -> None:
-        first = chain.rows[0].number
+        sealed: list[Row] = []
         while chain.rows and (everything or chain.full()):
-            self._seal_one(chain, now_ms)
-        rest = chain.rows[0].number if chain.rows else chain.next_row
-        key = chain.partition << _SHIFT
-        anchor = self._connection.execute("SELECT digest FROM line_row WHERE id = ?", (key | rest - 1,)).fetchone()[0]
-        self._connection.execute("DELETE FROM line_row WHERE id >= ? AND id < ?", (key | first, key | rest))
+            sealed += self._seal_one(chain, now_ms)
+        for at in range(0, len(sealed), _IDS_AT_ONCE):
+            ids = [row.id for row in sealed[at : at + _IDS_AT_ONCE]]
+            places = ",".join("?" * len(ids))
+            self._connection.execute(f"DELETE FROM line_row WHERE id IN ({places})", ids)  # noqa: S608 - placeholders
+        last = sealed[-1]
         self._connection.execute(
             "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?, ?)",
-            (chain.partition, chain.sequence, chain.previous, chain.sealed_at_ms, rest, anchor),
+            (chain.partition, chain.sequence, chain.previous, chain.sealed_at_ms, last.number + 1, last.digest),
         )
 
-    def _seal_one(self, chain: Chain, now_ms: int) -> None:
+    def _seal_one(self, chain: Chain, now_ms: int) -> list[Row]:
         rows = chain.take()
         chain.sealed_at_ms = max(now_ms, chain.sealed_at_ms)
         batch = seal_batch(
@@ -242,6 +248,7 @@ class Spool:
         chain.unsent.append(Unsent(chain.partition, chain.sequence, len(batch.value), oldest, last))
         chain.sequence += 1
         chain.previous = sha256(batch.seal).digest()
+        return rows
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -332,7 +339,7 @@ class Spool:
             digest, number = self._anchors.get(chain.partition, (NO_PREVIOUS, 0))
             for row in chain.rows:
                 digest = row_digest(digest, chain.partition, row)
-                if row.number != number or digest != self._stored_digest(chain.partition, number):
+                if row.number != number or digest != row.digest:
                     raise SpoolCorrupt(
                         f"{self.path.name}: partition {chain.partition}, row {number} is not as committed"
                     )
@@ -385,11 +392,13 @@ class Spool:
         for partition, *fields in self._connection.execute("SELECT * FROM chain"):
             self._chains[partition] = chain = Chain(partition, *fields)
             self._anchors[partition] = (chain.row_digest, chain.next_row)
-        for key, count, oldest, value, digest in self._connection.execute("SELECT * FROM line_row ORDER BY id"):
-            chain = self._chains[key >> _SHIFT]
-            chain.rows.append(Row(key & (1 << _SHIFT) - 1, count, oldest, value))
-            chain.next_row, chain.row_digest = chain.rows[-1].number + 1, digest
-            chain.lines, chain.size = chain.lines + count, chain.size + len(value)
+        self._next_id = 1
+        for ident, partition, *columns in self._connection.execute("SELECT * FROM line_row ORDER BY id"):
+            chain, row = self._chains[partition], Row(ident, *columns)
+            chain.rows.append(row)
+            chain.next_row, chain.row_digest = row.number + 1, row.digest
+            chain.lines, chain.size = chain.lines + row.count, chain.size + len(row.value)
+            self._next_id = ident + 1
         for key, oldest, last, size in self._connection.execute(
             "SELECT id, oldest_at, last_row, length(value) FROM batch ORDER BY id",
         ):
@@ -414,11 +423,6 @@ class Spool:
             unsent = self._chains[key >> _SHIFT].unsent
             if unsent and unsent[0].sequence == key & (1 << _SHIFT) - 1:
                 self.sent(unsent[0])
-
-    def _stored_digest(self, partition: int, number: int) -> bytes | None:
-        key = partition << _SHIFT | number
-        row = self._connection.execute("SELECT digest FROM line_row WHERE id = ?", (key,)).fetchone()
-        return None if row is None else row[0]
 
 
 def _connect(path: Path) -> sqlite3.Connection:

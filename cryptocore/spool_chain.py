@@ -21,10 +21,12 @@ _LABEL: Final = b"keytrail/spool-row/v1\0"
 class Row:
     """The lines that one commit added to one partition."""
 
+    id: int
     number: int
     count: int
     oldest_at: str
     value: bytes = field(repr=False)
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

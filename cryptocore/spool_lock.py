@@ -61,8 +61,9 @@ def spool_path(directory: Path, service: str, instance: bytes) -> Path:
 
 
 def spools_of(directory: Path, service: str) -> list[Path]:
-    """List a service's spool files, those in use too."""
-    return sorted(path for path in directory.glob(f"*{SUFFIX}") if path.name.rsplit(".", 2)[0] == service)
+    """List a service's spool files, those in use too, and those of which only a lock is left."""
+    found = {path.with_suffix(SUFFIX) for suffix in (SUFFIX, _LOCK_SUFFIX) for path in directory.glob(f"*{suffix}")}
+    return sorted(path for path in found if path.name.rsplit(".", 2)[0] == service)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

@@ -169,6 +169,17 @@ def test_an_orphan_gets_an_unknown_outcome_for_its_open_intent_and_its_chain_is_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_a_dead_process_left_without_a_spool_is_cleared_away(tmp_path: Path) -> None:
+    path = spool_path(tmp_path, SERVICE, b"i" * 16)
+    lock = SpoolLock.take(path)
+    assert lock is not None
+    lock.release()
+
+    assert spools_of(tmp_path, SERVICE) == [path]
+    assert adopt(path, adopter=identity(b"j" * 16), signer=SIGNER, now_us=NOW_MS * 1000, ids=CountedIds()) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_orphan_of_another_deployment_is_left_alone(tmp_path: Path) -> None:
     ids, spool = CountedIds(), make(tmp_path)
     spool.commit([entry(used(1, ids))], now_ms=NOW_MS)
@@ -196,7 +207,7 @@ def test_a_removed_row_is_found(tmp_path: Path) -> None:
     ids, spool = CountedIds(), make(tmp_path)
     for _ in range(3):
         spool.commit([entry(used(1, ids))], now_ms=NOW_MS)
-    spool._connection.execute("DELETE FROM line_row WHERE (id & 0xFFF) = 1")
+    spool._connection.execute("DELETE FROM line_row WHERE number = 1")
     spool._load()
 
     with pytest.raises(SpoolCorrupt):
