@@ -79,8 +79,8 @@ async def consume(feed: FeedSettings, publisher: Publisher, credential: AsyncTok
         connections_max_idle_ms=IDLE_MS,
         **connection(feed, credential),
     )
-    await consumer.start()
     try:
+        await consumer.start()
         while True:
             for place, messages in (await consumer.getmany(timeout_ms=POLL_MS, max_records=AT_ONCE)).items():
                 for message in messages:
