@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from cryptocore.clock import rfc3339
 from cryptocore.context import who_acts
 from cryptocore.emitter import Emitter
-from cryptocore.entries import Entry, new_id
+from cryptocore.entries import new_id
 from cryptocore.errors import (
     AccessDenied,
     CoreError,
@@ -195,14 +195,6 @@ class Audit:
             AuditUnavailable: they are not durable.
         """
         await despite_cancellation(self.emitter.record(*events))
-
-    async def commit(self, entries: tuple[Entry, ...]) -> None:
-        """Commit lines that are already written.
-
-        Raises:
-            AuditUnavailable: they are not durable.
-        """
-        await self.emitter.commit(entries)
 
     async def refuse(self, operation: Operation, subject: Subject, refusal: Refusal) -> NoReturn:
         """Leave the event of a refusal, then raise its error.

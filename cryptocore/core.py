@@ -7,7 +7,7 @@ each is done is elsewhere: cache.py and keyring.py, vaultcalls.py, lifecycle.py,
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from hmac import compare_digest
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -491,15 +491,15 @@ class CryptoCore:
         retired = record.retire_at_ms != 0 and self._clock.now_us() // 1000 >= record.retire_at_ms
         return permits(record.state, version.newest, KeyAct.DECRYPT, retired=retired)
 
-    async def _release(self, operation: Operation, entry: Entry, actor: str, purpose: str, *, grace: bool) -> None:
-        """Make the event of a use that succeeded durable."""
+    def _release(self, operation: Operation, entry: Entry, actor: str, purpose: str, *, grace: bool) -> Awaitable[None]:
+        """Make the event of a use that succeeded durable; when awaited, the result may be handed out."""
         if grace:
             subject = Subject(actor, purpose, entry.owner, entry.key)
-            event = self._audit.event(operation, subject, outcome=Outcome.SUCCEEDED, outage_grace=True)
-            await self._emitter.record(event)
-            return
+            return self._emitter.record(
+                self._audit.event(operation, subject, outcome=Outcome.SUCCEEDED, outage_grace=True),
+            )
         form = entry.form(operation, actor, purpose, self._emitter)
-        await self._emitter.commit((form.fill(new_id(self._ids), rfc3339(self._clock.now_us())),))
+        return self._emitter.commit((form.fill(new_id(self._ids), rfc3339(self._clock.now_us())),))
 
 
 def _header(ciphertext: bytes) -> Header:

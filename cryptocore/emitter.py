@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,22 +152,22 @@ class Emitter:
         entries = [entry_of(event, instance=identity.instance, partitions=identity.partitions) for event in events]
         await self.commit(entries)
 
-    async def commit(self, entries: Sequence[Entry]) -> None:
-        """Make lines durable that are already written.
+    def commit(self, entries: Sequence[Entry]) -> Awaitable[None]:
+        """Make lines durable that are already written; the hot path, so no coroutine of its own.
 
         Raises:
-            AuditUnavailable: none of them may be counted as durable.
+            AuditUnavailable: none of them may be counted as durable; at once, or when awaited.
         """
         committer = self._committer
         if committer is None:
             raise AuditUnavailable("the emitter is not open", retryable=False)
         if os.getpid() != self._pid:
             raise AuditUnavailable("the emitter was opened before this process was forked", retryable=False)
-        await committer.submit(entries)
-        if self._releases is not None:
-            await self._released(entries)
+        durable = committer.submit(entries)
+        return durable if self._releases is None else self._released(durable, entries)
 
-    async def _released(self, entries: Sequence[Entry]) -> None:
+    async def _released(self, durable: Awaitable[None], entries: Sequence[Entry]) -> None:
+        await durable
         assert self._spool is not None
         assert self._releases is not None
         rows = {entry.partition: self._spool.next_row(entry.partition) - 1 for entry in entries}
