@@ -6,16 +6,18 @@ function of the message alone. Which messages arrive, and when a cut or a tick i
 shell's (`app` on Kafka, `memory` in one process).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from alerts.model import Finding, Notification
 from streams import rejected
+from streams.documents_out import DocumentsOut
 from streams.findings import FindingBook
-from streams.index.port import DocKind, Document
-from streams.index.writer import IndexWriter, OwnerKey, RefusedDocument
+from streams.index.port import Document
+from streams.index.writer import IndexWriter, OwnerKey
 from streams.messages import FINDINGS, Effects, Message, Out, Step
-from streams.offsets import Expected, IndexProgress, Place
+from streams.offsets import Expected, Place
+from streams.owed import Deliver, DeliveringStep, Owed
 from streams.state import State
 from streams.statelog import Position, StateLog
 
@@ -23,24 +25,6 @@ CUT_AFTER_S: Final = 1.0
 """A cut is due this long after the first change (design: cut)."""
 URGENT_CUT_AFTER_S: Final = 0.1
 """With a finding waiting, a cut is due this long after the last one."""
-DELIVERY_RETRY_S: Final = 10.0
-"""A failed delivery is tried again after this long; deliverers retry what is quick themselves."""
-
-Deliver = Callable[[Notification], Awaitable[tuple[str, ...]]]
-"""Sends one notification and names the channels that took it; none = it shall be tried again."""
-
-
-@runtime_checkable
-class DeliveringStep(Protocol):
-    """A step whose state owes deliveries to people (triage)."""
-
-    def owed(self, state: State) -> list[Notification]:
-        """What the state says is to be sent."""
-
-    def delivered(
-        self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
-    ) -> None:
-        """Note that it was sent, and by which channels."""
 
 
 class PartitionOwner:
@@ -64,20 +48,16 @@ class PartitionOwner:
         self.committed_s = monotonic()
         self.state = State()
         self._log = log
-        self._index = index
+        self._documents = DocumentsOut(self.key, index)
         self._monotonic = monotonic
-        self._deliver = deliver
         self._markers = markers
         self._expected = Expected(0, markers=markers)
-        self._progress = IndexProgress(0, 0)
         self._committed = Position(applied=0, indexed=0, now_ms=0)
         self._book = FindingBook()
         self._effects = Effects()
         self._outs: list[Out] = []
         self._after_cut: list[Document] = []
-        self._owed: dict[str, Notification] = {}
-        self._sent: set[str] = set()  # since the last cut was begun
-        self._retry_s: dict[str, float] = {}
+        self._owed = Owed(deliver, monotonic)
         self._dirty_s: float | None = None
         self._urgent = False
         self._cutting_s: float | None = None
@@ -99,12 +79,12 @@ class PartitionOwner:
     @property
     def indexed(self) -> int:
         """Below this offset every document is in the index."""
-        return self._progress.indexed
+        return self._documents.progress.indexed
 
     @property
     def skip(self) -> frozenset[int]:
         """Offsets from `indexed` on whose documents need no second look."""
-        return frozenset(self._progress.skip)
+        return frozenset(self._documents.progress.skip)
 
     @property
     def skipped(self) -> int:
@@ -119,7 +99,7 @@ class PartitionOwner:
     @property
     def again(self) -> tuple[int, int] | None:
         """Offsets [start, end) that the shell shall read once more for `reread`."""
-        return self._progress.again
+        return self._documents.progress.again
 
     @property
     def dirty(self) -> bool:
@@ -132,7 +112,7 @@ class PartitionOwner:
     @property
     def owes(self) -> bool:
         """Whether a committed delivery is due."""
-        return self._deliver is not None and self._due() is not None
+        return self._owed.next() is not None
 
     @property
     def closed(self) -> bool:
@@ -150,21 +130,18 @@ class PartitionOwner:
             position = Position(applied=log_start, indexed=log_start, now_ms=0)
         self._committed = position
         self._expected = Expected(position.applied, markers=self._markers)
-        self._progress = IndexProgress(position.indexed, position.applied, position.skip)
+        self._documents.open(position)
         self.now_ms = position.now_ms
         self.step.restore(self.state)
-        self._index.forget(self.key)
-        self.step.redocument(self.state, self._effects)
-        self._give(self._effects.documents)
-        self._effects = Effects()
-        self._note_owed()
+        self.redocument()
+        self._owed.replace(self._owed_now())
         self.committed_s = self._monotonic()
 
     def release(self) -> None:
         """Stop being the owner, at once: what is not cut will be applied again by the next one."""
         if not self._closed:
             self._closed = True
-            self._index.forget(self.key)
+            self._documents.close()
 
     async def close(self) -> None:
         """Let go without a commit."""
@@ -225,12 +202,7 @@ class PartitionOwner:
             self._dirty_s = self._monotonic()
 
     def _give(self, documents: list[Document]) -> None:
-        """Hand documents to the writer with the last message applied; what it has no room for is read again later."""
-        offset = self.applied - 1
-        if self._closed:
-            return
-        if not self._index.add(self.key, offset, documents) and offset >= 0:
-            self._progress.lost(offset)
+        self._documents.give(self.applied - 1, documents)
 
     # Documents on their way to the index
 
@@ -240,45 +212,19 @@ class PartitionOwner:
 
     def settle(self) -> None:
         """Take the writer's word on what became of documents."""
-        for refusal in self._index.refused(self.key):
-            self._refuse(refusal)
-        self._advance()
-        if self._dirty_s is None and (self.state.changed or self._progress.indexed != self._committed.indexed):
+        for message, kind, reason in self._documents.refused(self.now_ms):
+            rejected.reject(message, "document_refused", kind, reason, self.now_ms, self._effects)
+            self._take()
+        self._documents.advance(self.applied)
+        if self._dirty_s is None and (self.state.changed or self.indexed != self._committed.indexed):
             self._dirty_s = self._monotonic()
-
-    def _advance(self) -> None:
-        """Without a word from the writer it was given nothing that could be missing."""
-        self._progress.advance(self.applied, self._index.confirmed(self.key))
-
-    def _refuse(self, refusal: RefusedDocument) -> None:
-        self._progress.skip.add(refusal.offset)
-        document = refusal.document
-        if document.kind is DocKind.REJECTED:
-            return
-        topic, partition = self.key
-        message = Message(topic, partition, refusal.offset, self.now_ms, document.id.encode(), document.body)
-        rejected.reject(message, "document_refused", document.kind, refusal.reason, self.now_ms, self._effects)
-        self._take()
 
     def reread(self, messages: Sequence[Message], until: int) -> bool:
         """Give the writer the documents of messages once more; all below `until` have been read.
 
         Returns False when the writer has no room; what it did not take is still in `again`.
         """
-        if self._closed:
-            return True
-        for message in messages:
-            again = self.again
-            if again is None or not again[0] <= message.offset < again[1]:
-                continue
-            if message.offset not in self._progress.skip:
-                effects = Effects()
-                self.step.reindex(message, effects)
-                if effects.documents and not self._index.add(self.key, message.offset, effects.documents):
-                    return False
-            self._progress.read_again(message.offset + 1)
-        self._progress.read_again(until)
-        return True
+        return self._closed or self._documents.reread(self.step, messages, until)
 
     def redocument(self) -> None:
         """Write documents of state records again that the index has not confirmed (after an outage)."""
@@ -309,16 +255,15 @@ class PartitionOwner:
         if self._dirty_s is None or self._cutting_s is not None:
             return False
         self._cutting_s = self._dirty_s  # stays so after an error
-        self._advance()
-        progress = self._progress
+        self._documents.advance(self.applied)
         position = Position(
-            applied=self.applied, indexed=progress.indexed, skip=tuple(sorted(progress.skip)), now_ms=self.now_ms
+            applied=self.applied, indexed=self.indexed, skip=tuple(sorted(self.skip)), now_ms=self.now_ms
         )
         changes = self.state.cut()
         outs, self._outs = self._outs, []
         documents, self._after_cut = self._after_cut, []
-        owed = self.step.owed(self.state) if isinstance(self.step, DeliveringStep) else []
-        self._sent.clear()
+        owed = self._owed_now()
+        self._owed.begin()
         self._dirty_s, self._urgent = None, False
         await self._log.commit(changes, position, outs)
         self._cutting_s = None
@@ -326,35 +271,18 @@ class PartitionOwner:
         self.committed_s = self._monotonic()
         self.cuts += 1
         self._give(documents)
-        self._owed = {notification.id: notification for notification in owed if notification.id not in self._sent}
+        self._owed.replace(owed)
         return True
 
     # Deliveries
 
-    def _note_owed(self) -> None:
-        if isinstance(self.step, DeliveringStep):
-            self._owed = {notification.id: notification for notification in self.step.owed(self.state)}
+    def _owed_now(self) -> list[Notification]:
+        return self.step.owed(self.state) if isinstance(self.step, DeliveringStep) else []
 
     async def send_owed(self) -> None:
         """Send what the last cut owes and is not on its way already; a failure is tried again later."""
-        if self._deliver is None or not isinstance(self.step, DeliveringStep):
-            return
-        while due := self._due():
-            self._retry_s[due.id] = self._monotonic() + DELIVERY_RETRY_S
-            channels = await self._deliver(due)
-            if self._closed:
-                return
-            if not channels:
-                continue
-            del self._retry_s[due.id]
-            self._sent.add(due.id)
-            self._owed.pop(due.id, None)
-            self.step.delivered(due.id, self.now_ms, self.state, self._effects, channels)
-            self._take()
-
-    def _due(self) -> Notification | None:
-        now_s = self._monotonic()
-        for notification in self._owed.values():
-            if self._retry_s.get(notification.id, now_s) <= now_s:
-                return notification
-        return None
+        while (due := self._owed.next()) is not None:
+            channels = await self._owed.send(due)
+            if channels and not self._closed and isinstance(self.step, DeliveringStep):
+                self.step.delivered(due.id, self.now_ms, self.state, self._effects, channels)
+                self._take()

@@ -15,7 +15,7 @@ from streams.app import WorkerApp
 from streams.index.port import EventIndex, IndexUnavailable
 from streams.index.writer import IndexWriter
 from streams.messages import Step
-from streams.partition_owner import Deliver
+from streams.owed import Deliver
 from streams.rereading import Rereader
 from streams.settings import Settings
 from streams.shell import KafkaShell

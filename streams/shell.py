@@ -14,11 +14,13 @@ import structlog
 
 from alerts.system import system_finding
 from cryptocore.clock import Clock
+from streams.backlog import LATE_MS, Backlog
 from streams.index.port import Document
 from streams.index.writer import IndexWriter, OwnerKey
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO, Message, Step
+from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, WHO, Message, Step
 from streams.offsets import Place
-from streams.partition_owner import Deliver, PartitionOwner
+from streams.owed import Deliver
+from streams.partition_owner import PartitionOwner
 from streams.rereading import Rereader
 from streams.statelog import Fenced, StateLog
 
@@ -27,10 +29,6 @@ TICK_S: Final = 1.0
 OPEN_AT_ONCE: Final = 8
 COMMIT_WITHIN_S: Final = 60.0
 """A change that is not committed after this long ends the process (design: takeover)."""
-LATE_MS: Final = 5_000
-"""A message appended longer ago than this is part of a backlog."""
-LATE_FOR_S: Final = 3.0
-"""After a takeover or a message of a backlog, the machine's clock does not count for this long."""
 LOW_ROOM: Final = 16 * 1024 * 1024
 """Below so many bytes of room, agents wait while the index answers."""
 UNAVAILABLE_AFTER_S: Final = 30.0
@@ -39,15 +37,6 @@ CLOSE_WITHIN_S: Final = 5.0
 
 MARKED: Final = frozenset({CORRELATE, WHO, SOURCES, FINDINGS})
 """Inputs that workers write in transactions."""
-UPSTREAM: Final[Mapping[str, frozenset[str]]] = {
-    KEY_EVENTS: frozenset({KEY_EVENTS}),
-    VAULT_ACCESS: frozenset({VAULT_ACCESS}),
-    CORRELATE: frozenset({KEY_EVENTS, VAULT_ACCESS, CORRELATE, SOURCES}),
-    WHO: frozenset({VAULT_ACCESS, CORRELATE, WHO}),
-    SOURCES: frozenset({KEY_EVENTS, SOURCES}),
-    FINDINGS: frozenset({FINDINGS}),
-}
-"""Where silence means nothing while these inputs have a backlog."""
 
 _log = structlog.get_logger(__name__)
 
@@ -78,8 +67,7 @@ class KafkaShell:
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[OwnerKey] = set()
-        self._late_until: dict[OwnerKey, float] = {}
-        self._blocked: set[OwnerKey] = set()
+        self._backlog = Backlog()
         self._yielded_s = 0.0
         self._reported_s = float("-inf")
         self._was_unavailable = False
@@ -96,7 +84,7 @@ class KafkaShell:
             owner.release()
             self._spawn(self._close(owner))
         self.owners = {}
-        self._late_until.clear()
+        self._backlog.clear()
 
     async def take_over(self, assigned: Iterable[OwnerKey], log_starts: Mapping[OwnerKey, int]) -> None:
         """Own exactly `assigned`, each made afresh; their state is read and nothing has been applied yet.
@@ -128,7 +116,7 @@ class KafkaShell:
                 markers=topic in MARKED,
             )
             await owner.open(log_start)
-        self._late_until[key] = self._clock.monotonic() + LATE_FOR_S
+        self._backlog.late(key, self._clock.monotonic())
         return owner
 
     async def _check_log_start(self, owner: PartitionOwner, log_start: int) -> None:
@@ -170,7 +158,7 @@ class KafkaShell:
             return owner.applied
         now_s = self._clock.monotonic()
         if self._now_ms() - message.append_ms > LATE_MS:
-            self._late_until[key] = now_s + LATE_FOR_S
+            self._backlog.late(key, now_s)
         if owner.cut_due():
             self._spawn(self._cut(owner))
         if self._writer.room() < LOW_ROOM:
@@ -182,10 +170,10 @@ class KafkaShell:
 
     async def _wait_for_room(self, key: OwnerKey) -> None:
         """Let the index catch up; when it does not answer at all, detection goes on without it."""
-        self._blocked.add(key)
+        self._backlog.blocked.add(key)
         while self._writer.room() < LOW_ROOM and self._writer.unavailable_since is None:  # noqa: ASYNC110 - room has no event
             await asyncio.sleep(PULSE_S / 10)
-        self._blocked.discard(key)
+        self._backlog.blocked.discard(key)
 
     # The clock
 
@@ -204,10 +192,9 @@ class KafkaShell:
 
     def _tick(self, now_s: float) -> None:
         now_ms = self._now_ms()
-        backlog = {topic for (topic, _), until_s in self._late_until.items() if until_s > now_s}
-        backlog |= {topic for topic, _ in self._blocked}
+        behind = self._backlog.behind(now_s)
         for owner in self.owners.values():
-            owner.tick(owner.now_ms if UPSTREAM[owner.key[0]] & backlog else now_ms)
+            owner.tick(owner.now_ms if owner.key[0] in behind else now_ms)
             owner.tick_reports()
             owner.settle()
             self._send_owed(owner)

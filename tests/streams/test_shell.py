@@ -5,11 +5,12 @@ import pytest
 
 from alerts.delivery import DeliveryFailed
 from alerts.model import FindingMessage, Notification, Severity
+from streams.backlog import LATE_FOR_S
 from streams.deliveries import Deliveries
 from streams.index.writer import IndexWriter
 from streams.messages import FINDINGS, KEY_EVENTS, REJECTED, SOURCES, Message
 from streams.rereading import Rereader
-from streams.shell import LATE_FOR_S, UNAVAILABLE_AFTER_S, KafkaShell
+from streams.shell import UNAVAILABLE_AFTER_S, KafkaShell
 from streams.state import State
 from streams.statelog import MemoryLog, MemoryStateLog
 from streams.watchdog import STUCK_AFTER_S, Ends, Watchdog
