@@ -1,7 +1,8 @@
 """Group commit: whoever waits while one commit runs shares the next, and all are woken at once.
 
-With a thread, the event loop never waits for the disk. Without one (a simulation with its own clock) the commit runs
-where it is asked for, so that the order of everything is the program's.
+With a thread, the event loop never waits for the disk. A commit starts when the loop has run everybody who was ready:
+started sooner, with half of them, it was slower, since thread and loop then fight over the interpreter's lock. Without
+a thread (a simulation with its own clock) the commit runs where it is asked for, so that the order is the program's.
 """
 
 import asyncio
@@ -21,9 +22,6 @@ T = TypeVar("T")
 
 RESERVED_SHARE: Final = 10
 """One part in ten of the quota is kept for outcomes, denials and the life cycle (docs/formats.md, "Sealed batch")."""
-
-EARLY: Final = 32
-"""So many waiters start a commit at once; fewer wait for whoever else the loop runs in this turn."""
 
 _Waiter = tuple[Sequence[Entry], "asyncio.Future[None]"]
 
@@ -78,12 +76,9 @@ class Committer:
         future = self._loop.create_future()
         self._waiting.append((entries, future))
         self._waiting_bytes += size
-        if not self._busy:
-            if self._thread is not None and len(self._waiting) >= EARLY:
-                self._flush()  # the disk works on these while the loop goes on with others
-            elif not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
         return future
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
