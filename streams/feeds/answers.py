@@ -5,7 +5,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
 
 from cryptocore.clock import EPOCH, Clock
 
@@ -19,13 +19,14 @@ _MOST_DOUBLINGS: Final = 10
 _NO_SUCH_NAME: Final = "SEM0100"
 
 
-def wait_s(problem: AzureError, attempt: int, clock: Clock) -> float | None:
+def wait_s(problem: Exception, attempt: int, clock: Clock) -> float | None:
     """Say how many seconds to wait before asking again; None: asking again is of no use.
 
-    The service's Retry-After is followed, as seconds or as a date; otherwise the wait doubles.
+    The service's Retry-After is followed, as seconds or as a date; otherwise the wait doubles. An answer that is no
+    JSON (a gateway's page) is an outage: the client raises ValueError for it.
     """
     backoff = min(_FIRST_S * float(1 << min(attempt, _MOST_DOUBLINGS)), LONGEST_S)
-    if isinstance(problem, ServiceRequestError | ServiceResponseError):
+    if isinstance(problem, ServiceRequestError | ServiceResponseError | ValueError):
         return backoff
     status = problem.status_code if isinstance(problem, HttpResponseError) else None
     if status is None or (status not in {_TOO_MANY, _TIMED_OUT} and status < _SERVER_ERROR):
@@ -48,7 +49,7 @@ def _told(text: str, clock: Clock) -> float | None:
     return min(max(seconds, 0.0), LONGEST_S) if math.isfinite(seconds) else None
 
 
-def is_absent(problem: AzureError, table: str) -> bool:
+def is_absent(problem: Exception, table: str) -> bool:
     """Tell whether the workspace does not know the table: one that never got a row does not exist."""
     if not isinstance(problem, HttpResponseError) or problem.status_code != _BAD_REQUEST:
         return False

@@ -168,7 +168,7 @@ class TableFeed:
                 result = await self._client.query_workspace(
                     self._workspace, query, timespan=(since, until), server_timeout=SERVER_TIMEOUT_S
                 )
-            except (HttpResponseError, ServiceRequestError, ServiceResponseError) as problem:
+            except (HttpResponseError, ServiceRequestError, ServiceResponseError, ValueError) as problem:
                 if is_absent(problem, self._table):
                     _log.info("table is not there (yet)", table=self._table)
                     return None
