@@ -1,9 +1,9 @@
 """Encrypt and decrypt with a durable audit event for each, beside aws-encryption-sdk, which leaves none.
 
 1 KiB, one cached DEK per owner, eight owners, default limits on both sides (10,000 uses and 300 s per DEK). Ours: 64
-callers at once, real RSA unwraps in process, SQLite spool with an fsync before every result, sealed and signed batches
-sent to a log that keeps nothing. The baseline: its caching materials manager over a raw RSA master key, suite without ECDSA, in a
-plain loop, which is the fastest way to drive it. Both are measured in turns and the medians compared.
+callers at once, real RSA unwraps in process, SQLite spool with an fsync before every result, batches sealed, signed and
+sent to a log that keeps nothing. The baseline: its caching materials manager over a raw RSA master key, suite without
+ECDSA, in a plain loop, which is the fastest way to drive it. Both are measured in turns and the medians compared.
 """
 
 import asyncio
