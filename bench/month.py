@@ -190,6 +190,7 @@ def _person(draw: random.Random, number: int) -> Iterator[Act]:
             yield Act(_us(at_s), who, vault, "SecretGet", draw.choice(mine), address=address)
         if number == 4 and day == 15:
             yield Act(_us(at_s + 60), who, vault, "SecretGet", secret(48), address=address)
+            yield Act(_us(at_s + 90), who, vault, "SecretGet", secret(48), address=address)
 
 
 def _backup(draw: random.Random) -> Iterator[Act]:

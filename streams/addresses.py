@@ -58,6 +58,9 @@ class Addresses:
                 return False
             lonely = Lonely(due_ms=self._due_ms(said.time_us, now_ms), network=said.network)
             heappush(self._due, (lonely.due_ms, ident))
+        elif (due_ms := self._due_ms(said.time_us, now_ms)) < lonely.due_ms:
+            lonely.due_ms = due_ms
+            heappush(self._due, (due_ms, ident))
         number = said.time_us // (self._limits.bin_ms * 1000)
         lonely.counts[number] = lonely.counts.get(number, 0) + 1
         lonely.first = sorted([*lonely.first, (said.time_us, said.access_id)])[:CITED]
@@ -77,15 +80,15 @@ class Addresses:
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Judge the addresses that are due, and forget those with no challenge left."""
         while self._due and self._due[0][0] <= now_ms:
-            _, ident = heappop(self._due)
+            due_ms, ident = heappop(self._due)
             lonely = state.get(Kind.ADDRESS, ident, Lonely)
-            if lonely is None:
-                continue
+            if lonely is None or lonely.due_ms != due_ms:
+                continue  # judged earlier than it once had to be
             self._judge(ident.decode(), lonely, now_ms, state, effects)
             if not lonely.counts:
                 state.forget(Kind.ADDRESS, ident)
                 continue
-            lonely.due_ms = max(lonely.due_ms, now_ms) + self._limits.bin_ms
+            lonely.due_ms = self._next_ms(lonely, now_ms)
             state.put(Kind.ADDRESS, ident, lonely)
             heappush(self._due, (lonely.due_ms, ident))
 
@@ -115,6 +118,13 @@ class Addresses:
             lonely.told_bin = max(ripe) + limits.incident_quiet_ms // limits.bin_ms
         for finding in found:
             self._book.report(finding, now_ms, state, effects)
+
+    def _next_ms(self, lonely: Lonely, now_ms: int) -> int:
+        """When there is something to judge again: the next bin is ripe, or the oldest has had its day."""
+        bin_ms, waits_ms = self._limits.bin_ms, self._waits_ms()
+        ripe_ms = [(number + 1) * bin_ms + waits_ms for number in lonely.counts]
+        later_ms = [at_ms for at_ms in ripe_ms if at_ms > now_ms]
+        return min([*later_ms, min(ripe_ms) + self._limits.lone_challenges_keep_ms + bin_ms])
 
     def _waits_ms(self) -> int:
         return 2 * (self._limits.lateness_ms + self._limits.lateness_grace_ms)

@@ -4,6 +4,7 @@ Every number is a sum, a minimum or a maximum. Where a bin is full, the keys tha
 order, with exact counts.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -15,8 +16,9 @@ from streams.observations import Seen
 
 CITED: Final = 8
 """Documents that one sign names at most."""
-MAX_PLACES: Final = 32
-"""Networks and addresses kept per bin."""
+MAX_NETWORKS: Final = 32
+MAX_ADDRESSES: Final = 256
+"""Kept per bin; an address beyond is not told that its challenges were answered."""
 _RANKS: Final = tuple(Severity)
 
 
@@ -68,13 +70,13 @@ def add(bin_: Bin, seen: Seen, limits: Limits) -> None:
     if at > bin_.labelled:
         bin_.labelled, bin_.kind, bin_.label = at, seen.kind, seen.label
     if seen.address is not None:
-        _keep(bin_.addresses, seen.address)
+        _keep(bin_.addresses, seen.address, MAX_ADDRESSES)
         if bin_.addressed is None or at < bin_.addressed:
             bin_.addressed, bin_.address = at, seen.address
     if seen.network is not None:
-        _keep(bin_.networks, seen.network)
+        _keep(bin_.networks, seen.network, MAX_NETWORKS)
         if seen.outcome is AccessOutcome.SUCCEEDED:
-            _keep(bin_.learned_networks, seen.network)
+            _keep(bin_.learned_networks, seen.network, MAX_NETWORKS)
     place = f"{seen.vault}/{seen.object_kind}/{seen.object_name}"
     if seen.outcome is AccessOutcome.SUCCEEDED:
         bin_.succeeded += 1
@@ -174,10 +176,9 @@ def _has_room(kept: dict[str, Any], key: str, most: int) -> bool:
     return True
 
 
-def _keep(kept: list[str], value: str) -> None:
+def _keep(kept: list[str], value: str, most: int) -> None:
     """Add to a sorted short list."""
-    if value in kept:
-        return
-    kept.append(value)
-    kept.sort()
-    del kept[MAX_PLACES:]
+    at = bisect_left(kept, value)
+    if at == len(kept) or kept[at] != value:
+        kept.insert(at, value)
+        del kept[most:]

@@ -33,7 +33,7 @@ _seen = st.builds(
 )
 
 
-@given(st.lists(_seen, max_size=40), st.randoms(use_true_random=False))
+@given(st.lists(_seen, max_size=40, unique_by=lambda each: each.access_id), st.randoms(use_true_random=False))
 def test_a_bin_is_the_same_in_any_order_and_stays_within_its_bounds(accesses: list[Seen], draw: object) -> None:
     shuffled = list(accesses)
     draw.shuffle(shuffled)  # type: ignore[attr-defined]
