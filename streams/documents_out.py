@@ -1,4 +1,4 @@
-"""One partition's documents on their way to the index: given to the writer, read again where it had no room for them."""
+"""One partition's documents on their way to the index: given to the writer, read again where it had no room."""
 
 from collections.abc import Iterator, Sequence
 
