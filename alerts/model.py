@@ -191,7 +191,10 @@ class KeyChange(Struct, frozen=True):
 
 
 class VaultAccess(Struct, frozen=True, kw_only=True):
-    """One Key Vault log record, normalised. Names, hosts and ids are lower case; `time` keeps seven digits."""
+    """One Key Vault log record, normalised. Names, hosts and ids are lower case; `time` keeps seven digits.
+
+    `audit_log` is what a write of a diagnostic setting asked of the vault's audit log: on, off, None = not said.
+    """
 
     time: str
     operation: str
@@ -213,6 +216,7 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     access_id: str
     resource_id: str | None
     time_us: int
+    audit_log: bool | None = None
 
 
 class KekUseStatus(StrEnum):

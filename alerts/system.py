@@ -136,6 +136,18 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "9.1d",
         "fix the rule, then replay the time since this alert opened",
     ),
+    "vault_silent": _kind(
+        "A vault's log fell silent",
+        Severity.HIGH,
+        "9.1d",
+        "check the vault's diagnostic settings, then the feed; until it speaks again nobody sees who uses its keys",
+    ),
+    "vault_undeclared": _kind(
+        "A vault that nobody declared",
+        Severity.MEDIUM,
+        "8.1",
+        "find who owns the vault; declare it in vaults.toml, or stop sending its log here",
+    ),
     "audit_coverage": _kind(
         "KEK uses that the vault's log does not show",
         Severity.MEDIUM,

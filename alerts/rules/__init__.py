@@ -16,6 +16,7 @@ from alerts.rules import (
     names_guessed,
     revoked_key_decrypt,
     unaccounted_kek_access,
+    vault_logging_cut,
     volume_anomaly,
 )
 from alerts.system import system_finding
@@ -26,6 +27,7 @@ ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
     Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
     Detection(kek_administration.RULE, VaultAccess, kek_administration.evaluate, kek_administration.EXAMPLES),
+    Detection(vault_logging_cut.RULE, VaultAccess, vault_logging_cut.evaluate, vault_logging_cut.EXAMPLES),
     Detection(fan_out.RULE, Conduct, fan_out.evaluate, fan_out.EXAMPLES),
     Detection(volume_anomaly.RULE, Conduct, volume_anomaly.evaluate, volume_anomaly.EXAMPLES),
     Detection(first_seen_access.RULE, Conduct, first_seen_access.evaluate, first_seen_access.EXAMPLES),

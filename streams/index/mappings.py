@@ -104,6 +104,7 @@ _VAULT_ACCESS: Final[Properties] = {
     "key_change": _object(enabled=BOOLEAN, expires_at=KEYWORD, operations=KEYWORD),
     "access_id": KEYWORD,
     "resource_id": KEYWORD,
+    "audit_log": BOOLEAN,
     "appended_at": DATE,
     "out_of_range": BOOLEAN,
     "original": AS_RECEIVED,

@@ -7,13 +7,16 @@ principal, so that findings about them fall together.
 
 from typing import Final
 
-from streams.vaultlogs.fields import Fields, Record, Shape, from_json, nested, text
+from streams.vaultlogs.fields import Fields, Record, Shape, from_json, nested, text, truth
 from streams.vaultlogs.objects import resource
 from streams.vaultlogs.rejection import Reason, VaultRecordRejected
 
+SETTING_WRITTEN: Final = "microsoft.insights/diagnosticsettings/write"
 STARTED: Final = frozenset({"start", "started", "accept", "accepted"})
 SUCCEEDED: Final = frozenset({"success", "succeeded"})
 FAILED: Final = frozenset({"failure", "failed"})
+_AUDIT: Final = frozenset({"auditevent", "audit", "alllogs"})
+"""Names under which a diagnostic setting speaks of a vault's audit log: the category, and the groups that hold it."""
 
 
 def read(record: Record) -> Fields:
@@ -45,6 +48,7 @@ def _row(row: Record, resource_id: str) -> Fields:
         address=text(row, "CallerIpAddress"),
         correlation_id=text(row, "CorrelationId"),
         claims=_claims(nested(row, "Claims_d") or nested(row, "Claims"), text(row, "Caller")),
+        request_body=_body(nested(row, "Properties_d") or nested(row, "Properties")),
     )
 
 
@@ -64,7 +68,31 @@ def _exported(record: Record, resource_id: str) -> Fields:
         address=text(record, "callerIpAddress") or text(nested(record, "httpRequest"), "clientIpAddress"),
         correlation_id=text(record, "correlationId"),
         claims=_claims(claims, text(record, "caller")),
+        request_body=_body(properties),
     )
+
+
+def audit_log(fields: Fields) -> bool | None:
+    """Say whether a diagnostic setting, as written, keeps the vault's audit log on.
+
+    None where the record does not say: without the request's body, or with one that does not speak of logs (a setting
+    for metrics).
+    """
+    body = from_json(fields.request_body) if isinstance(fields.request_body, str) else fields.request_body
+    logs = nested(body, "properties").get("logs") if isinstance(body, dict) else None
+    if not isinstance(logs, list):
+        return None
+    audit = [one for one in logs if isinstance(one, dict) and _is_audit(one)]
+    return any(truth(one.get("enabled")) is True for one in audit)
+
+
+def _is_audit(entry: Record) -> bool:
+    names = (entry.get("category"), entry.get("categoryGroup"))
+    return any(isinstance(name, str) and name.lower() in _AUDIT for name in names)
+
+
+def _body(properties: Record) -> object:
+    return properties.get("requestbody") or properties.get("requestBody")
 
 
 def _claims(claims: Record, caller: str | None) -> Record:

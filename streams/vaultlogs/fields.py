@@ -68,6 +68,7 @@ class Fields(Struct, kw_only=True, gc=False):
     key_enabled: object = None
     key_expires: object = None
     key_operations: object = None
+    request_body: object = None
 
 
 def text(record: Record, name: str) -> str | None:

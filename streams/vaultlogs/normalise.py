@@ -73,6 +73,7 @@ def normalise(original: Record, *, resource_id: str | None = None) -> VaultAcces
         access_id=_access_id(fields, resource_id, (*filter(None, kept), *_asked(key_change))),
         resource_id=_lower(fields.resource_id or resource_id),
         time_us=time_us,
+        audit_log=activity.audit_log(fields) if operation == activity.SETTING_WRITTEN else None,
     )
 
 

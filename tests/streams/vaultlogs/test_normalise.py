@@ -1,6 +1,7 @@
 """The facts about single records, one by one."""
 
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -427,3 +428,49 @@ def test_half_a_surrogate_pair_and_endless_texts_are_rejected() -> None:
     assert rejected(record() | {"correlationId": "\ud800"}).reason is Reason.TEXT
     assert rejected(record() | {"identity": {"claim": {"upn": "\ud800"}}}).reason is Reason.TEXT
     assert rejected(record() | {"correlationId": "a" * 20_000}).reason is Reason.TOO_LONG
+
+
+def setting_written(logs: Any, *, as_row: bool = False) -> Record:
+    body = json.dumps({"properties": {"workspaceId": "w"} | ({} if logs is None else {"logs": logs})})
+    settings = f"{RESOURCE}/PROVIDERS/MICROSOFT.INSIGHTS/DIAGNOSTICSETTINGS/AUDIT"
+    name = "MICROSOFT.INSIGHTS/DIAGNOSTICSETTINGS/WRITE"
+    if as_row:
+        return {
+            "TimeGenerated": "2026-11-16T02:41:07.1234567Z",
+            "OperationNameValue": name,
+            "ActivityStatusValue": "Success",
+            "Caller": "aaaa",
+            "_ResourceId": settings.lower(),
+            "Properties_d": json.dumps({"requestbody": body}),
+        }
+    return activity("Success", resourceId=settings, operationName=name, properties={"requestbody": body})
+
+
+@pytest.mark.parametrize("as_row", [False, True])
+@pytest.mark.parametrize(
+    ("logs", "audit_log"),
+    [
+        ([{"category": "AuditEvent", "enabled": True}], True),
+        ([{"categoryGroup": "allLogs", "enabled": True}], True),
+        ([{"categoryGroup": "audit", "enabled": "true"}], True),
+        ([{"category": "AuditEvent", "enabled": False}, {"category": "Other", "enabled": True}], False),
+        ([{"category": "AuditEvent"}], False),
+        ([], False),
+        ([1, None, {"category": ["AuditEvent"]}], False),
+        ("AuditEvent", None),
+        (None, None),
+    ],
+)
+def test_a_written_diagnostic_setting_says_whether_the_audit_log_stays_on(
+    logs: Any, audit_log: bool | None, as_row: bool
+) -> None:
+    assert normalise(setting_written(logs, as_row=as_row)).audit_log is audit_log
+
+
+def test_a_setting_whose_body_is_missing_cut_or_long_says_nothing_and_is_kept() -> None:
+    whole = setting_written([{"category": "AuditEvent", "enabled": False}])
+    bodies = [whole["properties"]["requestbody"][:40], "", 5, json.dumps({"properties": [], "pad": "x" * 100_000})]
+
+    found = [normalise(whole | {"properties": {"requestbody": body}}).audit_log for body in bodies]
+
+    assert found == [None] * 4
