@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from alerts.thresholds import Limits
 from cryptocore.registry import Registry
+from streams.feeds.vaults import VaultDeclarations
 from streams.join import JoinStep
 from streams.keys import KeysStep
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO, Step
@@ -22,6 +23,7 @@ def steps(
     generation: int = 1,
     evaluate: bool = True,
     joined_ms: tuple[int, int] | None = None,
+    declared: VaultDeclarations | None = None,
 ) -> Mapping[str, StepFactory]:
     """Return, by input topic, what makes the step of one partition.
 
@@ -29,14 +31,15 @@ def steps(
         generation: of the topic key-events; batches of another one are rejected.
         evaluate: False where there are no application events: KEK uses are listed, not judged.
         joined_ms: only KEK uses in this half-open range of time are judged; None = all.
+        declared: the vaults that there are; None = nobody judges which of them are silent.
     """
     return {
         KEY_EVENTS: lambda partition: KeysStep(
             registry=registry, limits=limits, generation=generation, partition=partition
         ),
-        VAULT_ACCESS: lambda _: VaultStep(limits=limits),
+        VAULT_ACCESS: lambda _: VaultStep(limits=limits, declared=declared),
         CORRELATE: lambda _: JoinStep(registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms),
         WHO: lambda _: WhoStep(limits=limits, joined=evaluate),
-        SOURCES: lambda _: SourcesStep(registry=registry, limits=limits),
+        SOURCES: lambda _: SourcesStep(registry=registry, limits=limits, declared=declared),
         FINDINGS: lambda _: TriageStep(limits=limits),
     }

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
 
     # Who may say what
     sources_file: Path = Path("sources.json")
+    vaults_file: Path | None = None
+    """vaults.toml (docs/vault-feeds.md); without it nobody judges which vaults are silent or undeclared."""
 
     # Deliveries
     webhook_url: HttpUrl | None = None

@@ -19,10 +19,12 @@ from cryptocore.errors import EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Heartbeat, decode_line
 from cryptocore.registry import Registry
 from streams import correlate, rejected
+from streams.feeds.vaults import VaultDeclarations
 from streams.findings import FindingBook
 from streams.index.port import Document
 from streams.instances import Instance, Named, Status
 from streams.messages import CORRELATE, SOURCES, Effects, Message
+from streams.sightings import VaultSeen, VaultWatch
 from streams.state import Kind, State
 
 KEEP_MS: Final = 2 * HOUR_MS
@@ -70,7 +72,7 @@ class Reached(Struct, frozen=True, kw_only=True, tag_field="type", tag="reached"
     append_ms: int
 
 
-Told = Received | Control | Reached
+Told = Received | Control | Reached | VaultSeen
 
 encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Told] = msgspec.json.Decoder(Told)
@@ -97,16 +99,19 @@ class SourcesStep:
 
     topic = SOURCES
 
-    def __init__(self, *, registry: Registry, limits: Limits) -> None:
+    def __init__(self, *, registry: Registry, limits: Limits, declared: VaultDeclarations | None = None) -> None:
         self._registry = registry
         self._limits = limits
         self._book = FindingBook()
+        self._vaults = None if declared is None else VaultWatch(declared, self._book)
         self._due: list[tuple[int, bytes]] = []
         self._due_of: dict[bytes, int] = {}
         self._reach = Reach()
 
     def restore(self, state: State) -> None:
         self._book.restore(state)
+        if self._vaults is not None:
+            self._vaults.restore(state)
         self._due, self._due_of = [], {}
         for ident in state.idents(Kind.SOURCE):
             instance = state.get(Kind.SOURCE, ident, Instance)
@@ -124,6 +129,10 @@ class SourcesStep:
         if isinstance(told, Reached):
             self._take_reached(told, state)
             return
+        if isinstance(told, VaultSeen):
+            if self._vaults is not None:
+                self._vaults.take(told, now_ms, state, effects)
+            return
         ident = bytes.fromhex(told.instance)
         instance = state.get(Kind.SOURCE, ident, Instance) or Instance(told.source, heard_ms=told.append_ms)
         if instance.source != told.source:
@@ -139,6 +148,8 @@ class SourcesStep:
         self._schedule(ident, instance)
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
+        if self._vaults is not None:
+            self._vaults.tick(now_ms, state, effects)
         self._book.tick(now_ms, state, effects)
         judged_ms = min([now_ms, *self._reach.reached.values()])
         while self._due and self._due[0][0] <= judged_ms:

@@ -4,7 +4,7 @@
 2. drop what was seen before: each access counts once, however many diagnostic settings delivered it;
 3. index the record; 4. a use of a key goes to the join; 5. rules, and one finding for all operations nobody knows;
 6. what somebody did goes to the who agent, whatever it was; 7. follow what people did to the key. Whether a use is
-accounted for is the join's to say.
+accounted for is the join's to say; with a declaration of vaults, the sources agent judges which of them are silent.
 """
 
 from collections import deque
@@ -17,7 +17,8 @@ from alerts import rules
 from alerts.model import AccessClass, AccessOutcome, Evidence, Severity, VaultAccess
 from alerts.system import system_finding
 from alerts.thresholds import HOUR_MS, Limits
-from streams import correlate, observations, rejected
+from streams import correlate, observations, rejected, sightings
+from streams.feeds.vaults import VaultDeclarations
 from streams.findings import FindingBook
 from streams.index.documents import vault_access_document
 from streams.index.port import DocKind, Document
@@ -71,8 +72,9 @@ class VaultStep:
 
     topic = VAULT_ACCESS
 
-    def __init__(self, *, limits: Limits) -> None:
+    def __init__(self, *, limits: Limits, declared: VaultDeclarations | None = None) -> None:
         self._limits = limits
+        self._declared = declared
         self._book = FindingBook()
         self._seen: deque[tuple[int, bytes]] = deque()
 
@@ -128,6 +130,8 @@ class VaultStep:
         self, access: VaultAccess, append_ms: int, meter: VaultMeter, now_ms: int, state: State, effects: Effects
     ) -> None:
         meter.records += 1
+        if self._declared is not None:
+            sightings.tell(access, append_ms, state, effects)
         if access.object_kind == "key" and access.vault is not None and access.object_name is not None:
             key = correlate.partition_key(access.vault, access.object_name)
             if access.access_class is AccessClass.USE:

@@ -12,6 +12,7 @@ from alerts.thresholds import Limits
 from cryptocore.clock import SystemClock
 from cryptocore.registry import Registry
 from streams.deliveries import Deliveries, LogNotifier
+from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
 from streams.index.port import EventIndex
 from streams.pipeline import steps
@@ -23,18 +24,19 @@ def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; ends the process with 70 when it must not go on.
 
     Raises:
-        RegistryInvalid: the registry file cannot be used.
+        RegistryInvalid, VaultsInvalid: the registry or the declaration of vaults cannot be used.
         SystemExit: 2 when the topics are not as they must be.
     """
     _log_to_stderr(settings.log_level)
     registry = Registry.load(settings.sources_file)
-    asyncio.run(_run(settings, registry))
+    declared = None if settings.vaults_file is None else VaultDeclarations.load(settings.vaults_file)
+    asyncio.run(_run(settings, registry, declared))
 
 
-async def _run(settings: Settings, registry: Registry) -> None:
+async def _run(settings: Settings, registry: Registry, declared: VaultDeclarations | None) -> None:
     await work(
         settings,
-        steps(registry, Limits(), generation=settings.generation),
+        steps(registry, Limits(), generation=settings.generation, declared=declared),
         open_index(settings),
         deliver=Deliveries(channels(settings)).send,
     )
