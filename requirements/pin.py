@@ -37,7 +37,7 @@ TEST_TOOLS = (
 BENCH_TOOLS = ("aws-encryption-sdk", "uvloop")
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "demo": (("demo",), ("hatchling", "editables")),  # with these two the project itself is installed, editable
-    "monitor": (("monitor", "azure"), ()),
+    "monitor": (("monitor", "azure", "feeds"), ()),
     "test": (("all",), (*TEST_TOOLS, "editables")),
     "bench": (("all",), (*TEST_TOOLS, *BENCH_TOOLS, "editables")),
 }

@@ -170,7 +170,7 @@ def test_keytrail_core_imports_every_module_with_its_extras(wheels: dict[str, Pa
 
 
 def test_keytrail_imports_every_module_with_its_extras(wheels: dict[str, Path], tmp_path: Path) -> None:
-    environment = clean(tmp_path / "all", wheels["keytrail"], "demo", "azure", "monitor", "postgres")
+    environment = clean(tmp_path / "all", wheels["keytrail"], "demo", "azure", "monitor", "feeds", "postgres")
 
     run = environment.run(IMPORT_ALL, *PACKAGES["keytrail"])
 
