@@ -9,7 +9,7 @@ from streams.state import Kind
 
 
 def duplicates(owners: Iterable[PartitionOwner]) -> dict[str, int]:
-    """Return how many batches and vault records came again and were dropped, by the names that `Totals` has for them."""
+    """Return how many batches and vault records came again and were dropped, by the names `Totals` has for them."""
     batches = records = 0
     for owner in owners:
         topic, _ = owner.key

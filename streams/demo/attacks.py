@@ -77,7 +77,9 @@ async def wrong_context(stage: Stage) -> None:
 async def revoke_key(stage: Stage) -> None:
     """A tenant reports a leaked backup: its key is revoked. From now on nobody may decrypt with it."""
     admin = _process(stage, ADMIN)
-    version = await admin.core.describe(stage.owned("invoicing").owner)
+    owner = stage.owned("invoicing").owner
+    stage.world.revoked.add(owner)
+    version = await admin.core.describe(owner)
     await admin.core.revoke(
         version.key_id, reason=KeyReason.COMPROMISE_SUSPECTED, actor="user:1009", purpose="incident"
     )
@@ -101,7 +103,7 @@ async def stolen_identity(stage: Stage) -> None:
 
     The last request carries the call id of a live event of ours, to look as if it had been one.
     """
-    wrapped = [each async for each in stage.world.wrapped_deks("tenant-kek")]
+    wrapped = stage.world.wrapped_deks("tenant-kek")
     copied = stage.tape.last_call_id(PROD)
     async with stage.client("ci-deploy", PROD) as client:
         for number in range(STOLEN_UNWRAPS + 1):

@@ -5,13 +5,12 @@ spool, chain and cache, as in production.
 """
 
 import asyncio
-from collections import Counter
 from typing import NamedTuple
 
 from cryptocore.core import CryptoCore
-
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
+from cryptocore.vocabulary import VAULT_CALLS
 from streams.demo.company import ADMIN, Owned
 from streams.demo.world import Tape, World
 
@@ -83,17 +82,26 @@ class Process:
         await self.core.relay()
         await self.emitter.step()
 
-    async def stop(self) -> Counter[tuple[str, str]]:
+    async def stop(self) -> int:
+        """Stop in good order; returns how many key events this process has committed.
+
+        The emitter counts single and outcome events; each outcome of a vault call has had its intent.
+        """
         await self.core.close()
+        committed = self.emitter.committed
         await self.emitter.close()
-        return self.emitter.committed
+        intents = sum(count for (operation, _), count in committed.items() if operation in VAULT_CALLS)
+        return committed.total() + intents
 
     def actor(self) -> str:
         draw = self.world.draw
         return f"user:{draw.randrange(1000, 1400)}" if draw.random() < 0.5 else f"job:{self.service}"  # noqa: PLR2004
 
     async def work(self, rows: Rows, owned: list[Owned], uses: int) -> None:
-        """Encrypt and decrypt for these owners, `_CALLERS` at a time."""
+        """Encrypt and decrypt for these owners, `_CALLERS` at a time; nothing for those whose key was revoked."""
+        owned = [each for each in owned if each.owner not in self.world.revoked]
+        if not owned:
+            return
         plan = [self._plan(rows, owned) for _ in range(uses)]
         for at in range(0, uses, _CALLERS):
             await asyncio.gather(*(self._use(rows, each) for each in plan[at : at + _CALLERS]))

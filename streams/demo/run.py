@@ -6,14 +6,13 @@ A composition root: it may import from everywhere. One process, nothing beyond l
 import asyncio
 import random
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from alerts.delivery import ConsoleNotifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from alerts.delivery import ConsoleNotifier
 from alerts.thresholds import Limits
 from reports import weekly
 from streams.batchfile import write_batches
@@ -87,7 +86,7 @@ class Demo:
         self.tape = Tape(self.shell, self.world.clock)
         self.post = Post(self.world.server, self.shell, self.world.clock, random.Random(seed + 3))
         self.rows = Rows()
-        self.emitted: Counter[tuple[str, str]] = Counter()
+        self.emitted = 0
         self._pending = list(STORY)
         self._ticked_us = WEEK_START_US
 
@@ -97,7 +96,7 @@ class Demo:
         try:
             await self._create_keys()
             with self._progress() as progress:
-                task = progress.add_task("", total=self.plan.waves)
+                task = progress.add_task("", total=self.plan.waves, day=self._day())
                 for number in range(self.plan.waves):
                     await self._wave(number)
                     progress.update(task, advance=1, day=self._day())
@@ -141,7 +140,7 @@ class Demo:
         for minute in range(_WAVE_MINUTES):
             if minute:
                 uses = self.plan.uses_a_minute
-                await asyncio.gather(*(p.work(self.rows, owned[p], uses) for p in processes if owned[p]))
+                await asyncio.gather(*(p.work(self.rows, owned[p], uses) for p in processes))
             if minute == _WAVE_MINUTES // 2:
                 await self._play(due, processes)
             for _ in range(2):
@@ -193,10 +192,10 @@ class Demo:
         return f"{names[min(6, minutes // 1440)]} {minutes % 1440 // 60:02d}:{minutes % 60:02d}"
 
     async def _write(self) -> Summary:
-        self.world.registry.save(self.out / "sources.json")
+        (self.out / "sources.json").write_bytes(self.world.registry.encode())
         write_batches(self.out / "batches.ndjson", self.tape.batches)
         write_vault_logs(self.out / "vault-logs", self.post.delivered)
-        totals = Totals(emitted=sum(self.emitted.values()), rejected=0, **duplicates(self.shell.owners))
+        totals = Totals(emitted=self.emitted, rejected=0, **duplicates(self.shell.owners))
         summary = await write(self.out, self.index, totals, notes=[SIMULATED])
         await weekly.write(
             self.index,

@@ -103,10 +103,10 @@ class VaultServer:
             call.entry.operation = operation
             _admit(call, permission)
             body = act(call, self._clock.now_us())
-            return (200, body) if body else (204, {})
         except VaultError as refusal:
             call.entry.description = refusal.message
             return refusal.status, _error(refusal)
+        return (200, body) if body else (204, {})
 
 
 def _admit(call: Call, permission: str) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptocore.store import KeyStore
-
 from cryptocore.azure import AzureKeyWrapper
 from cryptocore.batch import SealedBatch
+from cryptocore.envelope import Owner
+from cryptocore.events import AuditEvent, decode_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
+from cryptocore.store import KeyStore
 from streams.demo.company import ADMIN, HOSTS, KEKS, PROD, SERVICES, Company, found
 from streams.demo.simclock import WEEK_END_US, WEEK_START_US, SimClock
 from streams.demo.vault import VaultServer
@@ -54,6 +55,15 @@ class Tape:
 
     async def close(self) -> None:
         """Nothing is held open."""
+
+    def last_call_id(self, host: str) -> str:
+        """Return the call id of the latest unwrap at a vault that a live event of ours tells of."""
+        vault = host.partition(".")[0]
+        for _, _, batch in reversed(self.batches):
+            for line in reversed(decode_lines(batch.value)[0]):
+                if isinstance(line, AuditEvent) and line.vault_attempts and line.kek and line.kek.vault == vault:
+                    return line.vault_attempts[-1].call_id
+        raise LookupError(f"no event of ours names {vault}")
 
 
 class Post:
@@ -111,6 +121,7 @@ class World:
         self.server = VaultServer(list(HOSTS), clock=self.clock, ids=self.ids, jitter=random.Random(seed + 2))
         self.server.vault(PROD).correlation = "client"
         self.store = KeyStore(f"sqlite:///{work / 'keys.sqlite'}", registry=self.registry)
+        self.revoked: set[Owner] = set()
         self._wrappers: dict[str, dict[str, AzureKeyWrapper]] = {}
 
     def _register(self) -> Registry:
@@ -148,6 +159,11 @@ class World:
                 for alias, (host, name) in KEKS.items()
             }
         return self._wrappers[service]
+
+    def wrapped_deks(self, kek_alias: str) -> list[tuple[str, bytes]]:
+        """Return (KEK version, wrapped DEK) of every key under a KEK: what a stolen copy of the key table holds."""
+        newest = (self.store.newest(each.owner) for each in self.company.owned if each.kek_alias == kek_alias)
+        return [(each.record.kek_version, each.wrapped_dek) for each in newest if each and each.wrapped_dek]
 
     async def close(self) -> None:
         for wrappers in self._wrappers.values():

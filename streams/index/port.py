@@ -42,7 +42,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class IndexUnavailable(Exception):  # noqa: N818 - the finding of the same name
+class IndexUnavailable(Exception):
     """The index did not answer, or asked to wait; nothing is known to be written; try again."""
 
 

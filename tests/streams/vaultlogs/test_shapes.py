@@ -120,7 +120,7 @@ def test_one_record_in_four_shapes_is_one_access(envelope: Record) -> None:
 
 
 @given(envelopes(), st.booleans())
-def test_both_spellings_of_the_claims_are_one_principal(envelope: Record, flag: bool) -> None:  # noqa: FBT001
+def test_both_spellings_of_the_claims_are_one_principal(envelope: Record, flag: bool) -> None:
     envelope["properties"]["isRbacAuthorized"] = flag
     claims = envelope["identity"].get("claim", {})
     renamed = {{"oid": OBJECT_ID, "upn": UPN}.get(name, name): value for name, value in claims.items()}
