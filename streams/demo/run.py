@@ -128,11 +128,11 @@ class Demo:
         await self.shell.run()
 
     async def _wave(self, number: int) -> None:
-        """Let a few services live for some minutes, and play what is due of the story meanwhile."""
+        """Let a few services live for some minutes, and play the next act of the story if it is due."""
         start_us = WEEK_START_US + (WEEK_END_US - WEEK_START_US) * number // self.plan.waves
         await self._pass_until(start_us + MINUTE_US)
-        due = [act for act in self._pending if act.at_us <= start_us]
-        self._pending = [act for act in self._pending if act not in due]
+        due = [act for act in self._pending if act.at_us <= start_us][:1]
+        self._pending = self._pending[len(due) :]
         processes = [Process(self.world, self.tape, service) for service in self._on_shift(number, due)]
         for process in processes:
             await process.start()
