@@ -57,7 +57,7 @@ _STYLES: Final = {
 
 
 class ConsoleNotifier:
-    """Prints alerts; only the severity is coloured, and nothing in a text is taken for markup.
+    """Prints alerts whole when they open and by their first line later; nothing in a text is taken for markup.
 
     Args:
         console: where to.
@@ -72,7 +72,8 @@ class ConsoleNotifier:
         shown = Text()
         if self._clock is not None:
             shown.append(rfc3339(self._clock.now_us())[11:19] + "  ", style="dim")
-        shown.append(notification.text)
+        later = notification.kind != "opened"
+        shown.append(notification.text.partition("\n")[0] if later else notification.text)
         shown.highlight_words([notification.severity.upper()], _STYLES[notification.severity])
         self._console.print(shown, soft_wrap=True)
         self._console.print()

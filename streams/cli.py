@@ -55,7 +55,7 @@ def demo(
 
     summary = asyncio.run(Demo(out, seed=seed, events=events, console=console).run())
     tell(summary, out, console)
-    console.print(next_steps(out), markup=False)
+    console.print(next_steps(out), markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -126,5 +126,5 @@ def tell(summary: Summary, out: Path, console: Console) -> None:
     if summary.rejected:
         console.print(f"Rejected: {summary.rejected:,}, each with its reason in {out / 'rejected.ndjson'}.")
     for note in summary.notes:
-        console.print(note, markup=False)
-    console.print(f"Results: {out}", markup=False)
+        console.print(note, markup=False, soft_wrap=True)
+    console.print(f"Results: {out}", markup=False, soft_wrap=True)

@@ -23,12 +23,13 @@ _DAY = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What an act may use: the world, the rows, the processes that run right now."""
+    """What an act may use: the world, the rows, the processes that run right now, and time, which they live through."""
 
     world: World
     tape: Tape
     rows: Rows
     processes: Sequence[Process]
+    wait: Callable[[float], Awaitable[None]]
 
     def owned(self, service: str) -> Owned:
         """Return the first of a service's owners under the production KEK that has rows."""
@@ -112,7 +113,7 @@ async def stolen_identity(stage: Stage) -> None:
             body = {"alg": "RSA-OAEP-256", "value": base64.urlsafe_b64encode(blob).rstrip(b"=").decode()}
             path = f"keys/{KEKS['tenant-kek'][1]}/{version}/unwrapkey"
             (await client.send_request(HttpRequest("POST", path, json=body, headers=headers))).raise_for_status()
-            stage.world.clock.advance(7)
+            await stage.wait(7)
 
 
 async def denied_purge(stage: Stage) -> None:

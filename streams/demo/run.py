@@ -17,7 +17,7 @@ from alerts.thresholds import Limits
 from reports import weekly
 from streams.batchfile import write_batches
 from streams.demo.attacks import STORY, Act, Stage
-from streams.demo.company import ADMIN, KEKS, SERVICES, Owned
+from streams.demo.company import ADMIN, HOSTS, KEKS, SERVICES, TENANTS, Owned
 from streams.demo.fleet import PARTITIONS, Process, Rows
 from streams.demo.simclock import MINUTE_US, WEEK, WEEK_END_US, WEEK_START_US
 from streams.demo.vaultfolder import write_vault_logs
@@ -36,6 +36,10 @@ _OWNERS_A_PROCESS = 3
 # Every process leaves about this many events besides its uses: unwraps, each with an intent and an outcome.
 _EVENTS_BESIDE_USES = 2 * _OWNERS_A_PROCESS
 _TAIL_MINUTES = 80
+INTRODUCTION = f"""
+A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity. All of it is simulated;
+the cryptography, the sealed events, the vault's protocol and the monitor are the real ones.
+"""
 SIMULATED = "All data here is simulated: an invented company, made by keytrail demo."
 
 
@@ -91,6 +95,7 @@ class Demo:
         self._ticked_us = WEEK_START_US
 
     async def run(self) -> Summary:
+        self.console.print(INTRODUCTION)
         await self.index.ensure()
         await self.world.server.start()
         try:
@@ -162,8 +167,13 @@ class Demo:
         return self.world.draw.sample(mine, min(_OWNERS_A_PROCESS, len(mine)))
 
     async def _play(self, due: list[Act], processes: list[Process]) -> None:
+        async def wait(seconds: float) -> None:
+            self.world.clock.advance(seconds - 1)
+            await self._settle(processes)
+
         for act in due:
-            await act.play(Stage(self.world, self.tape, self.rows, processes))
+            self.console.print(f"[dim]{self._day()}  {act.title}[/]")
+            await act.play(Stage(self.world, self.tape, self.rows, processes, wait))
 
     async def _settle(self, processes: list[Process]) -> None:
         """Let the linger pass, send what is committed, bring what the vaults logged, and let the monitor work."""
