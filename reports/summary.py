@@ -134,7 +134,7 @@ def _decision(alert: Document, prepared_ms: int) -> Decision:
         first_ms=moment_ms(alert["first_at"]),
         last_ms=moment_ms(alert["last_at"]),
         open_for=duration(max(0, prepared_ms - opened_ms)),
-        first_step=alert.get("first_step", ""),
+        first_step=" ".join(str(alert.get("first_step", "")).split("\n")),
         runbook=alert.get("runbook", ""),
         alert_id=alert["alert_id"],
         evidence=tuple(f"{proof['kind']} {proof['id']}" for proof in alert.get("evidence", ())),

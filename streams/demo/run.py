@@ -36,10 +36,10 @@ _OWNERS_A_PROCESS = 3
 # Every process leaves about this many events besides its uses: unwraps, each with an intent and an outcome.
 _EVENTS_BESIDE_USES = 2 * _OWNERS_A_PROCESS
 _TAIL_MINUTES = 80
-INTRODUCTION = f"""
-A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity. All of it is simulated;
-the cryptography, the sealed events, the vault's protocol and the monitor are the real ones.
-"""
+INTRODUCTION = (
+    f"A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity.\n"
+    "The company is simulated; the cryptography, the sealed events, the vault's protocol and the monitor are real.\n"
+)
 SIMULATED = "All data here is simulated: an invented company, made by keytrail demo."
 
 
@@ -95,7 +95,7 @@ class Demo:
         self._ticked_us = WEEK_START_US
 
     async def run(self) -> Summary:
-        self.console.print(INTRODUCTION)
+        self.console.print(INTRODUCTION, soft_wrap=True)
         await self.index.ensure()
         await self.world.server.start()
         try:
