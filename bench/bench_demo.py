@@ -1,5 +1,6 @@
 """The demo as a newcomer meets it: a fresh process, until its first alert is on the screen, and until it is done."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,10 @@ def run() -> list[Result]:
     """Time one run at the default size, against what issue A allows (the baseline; less is better)."""
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("keytrail")), "demo", "--out", str(Path(folder, "demo"))]
+        env = os.environ | {"PYTHONUNBUFFERED": "1"}
         started = time.perf_counter()
         first = 0.0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if not first and "KT-1001" in line:

@@ -183,7 +183,7 @@ async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
     try:
         return await weekly.write(documents, week=week, tz=tz, out=out, prepared_ms=_now_ms())
     except ValueError as problem:
-        raise _fail(str(problem)) from problem
+        raise _fail(f"--week {week}, --tz {tz}: {problem}") from problem
     finally:
         await documents.close()
 

@@ -8,15 +8,16 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.rest import HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
+from cryptocore.envelope import Owner
 from cryptocore.errors import Denied
 from cryptocore.keys import KeyReason
-from streams.demo.company import ADMIN, INTERNAL, KEKS, PROD, Owned
+from streams.demo.company import ADMIN, INTERNAL, KEKS, PROD
 from streams.demo.fleet import Process, Rows
 from streams.demo.simclock import MINUTE_US, WEEK_START_US
 from streams.demo.world import Tape, World
 
 STOLEN_UNWRAPS = 13
-WRONG_CONTEXT = 14
+ROWS = 14
 REVOKED_TRIES = 4
 _DAY = 24 * 60
 
@@ -31,13 +32,20 @@ class Stage:
     processes: Sequence[Process]
     wait: Callable[[float], Awaitable[None]]
 
-    def owned(self, service: str) -> Owned:
-        """Return the first of a service's owners under the production KEK that has rows."""
-        return next(
-            each
-            for each in self.world.company.of_service(service)
-            if each.kek_alias == "tenant-kek" and self.rows.by_owner.get(each.owner)
-        )
+    def owner(self, service: str) -> Owner:
+        """Return the owner that the story is about when it speaks of this service."""
+        mine = self.world.company.of_service(service)
+        return next(each.owner for each in mine if each.kek_alias == "tenant-kek")
+
+    async def stock(self, process: Process, owner: Owner) -> list[tuple[str, bytes]]:
+        """Return `ROWS` rows of an owner; what is missing is encrypted first."""
+        for number in range(ROWS - len(self.rows.by_owner.get(owner, ()))):
+            record = f"tokens/{number:04d}/refresh"
+            ciphertext = await process.core.encrypt(
+                b"a simulated token", owner=owner, record=record, actor=process.actor(), purpose="store-token"
+            )
+            self.rows.put(owner, record, ciphertext)
+        return self.rows.by_owner[owner][:ROWS]
 
     def client(self, identity: str, host: str) -> KeyClient:
         return KeyClient(
@@ -65,11 +73,11 @@ def _process(stage: Stage, service: str) -> Process:
 async def wrong_context(stage: Stage) -> None:
     """Billing looks for tokens in the wrong place: honest, but every one fails."""
     process = _process(stage, "billing")
-    owned = stage.owned("billing")
-    for record, ciphertext in stage.rows.by_owner[owned.owner][:WRONG_CONTEXT]:
+    owner = stage.owner("billing")
+    for record, ciphertext in await stage.stock(process, owner):
         try:
             await process.core.decrypt(
-                ciphertext, owner=owned.owner, record=f"{record}/old", actor="job:billing", purpose="nightly-sync"
+                ciphertext, owner=owner, record=f"{record}/old", actor="job:billing", purpose="nightly-sync"
             )
         except Denied:
             continue
@@ -78,7 +86,8 @@ async def wrong_context(stage: Stage) -> None:
 async def revoke_key(stage: Stage) -> None:
     """A tenant reports a leaked backup: its key is revoked. From now on nobody may decrypt with it."""
     admin = _process(stage, ADMIN)
-    owner = stage.owned("invoicing").owner
+    owner = stage.owner("invoicing")
+    await stage.stock(_process(stage, "invoicing"), owner)
     stage.world.revoked.add(owner)
     version = await admin.core.describe(owner)
     await admin.core.revoke(
@@ -89,12 +98,10 @@ async def revoke_key(stage: Stage) -> None:
 async def use_revoked(stage: Stage) -> None:
     """Invoicing was not told, and tries all the same."""
     process = _process(stage, "invoicing")
-    owned = stage.owned("invoicing")
-    for record, ciphertext in stage.rows.by_owner[owned.owner][:REVOKED_TRIES]:
+    owner = stage.owner("invoicing")
+    for record, ciphertext in stage.rows.by_owner[owner][:REVOKED_TRIES]:
         try:
-            await process.core.decrypt(
-                ciphertext, owner=owned.owner, record=record, actor="job:invoicing", purpose="export"
-            )
+            await process.core.decrypt(ciphertext, owner=owner, record=record, actor="job:invoicing", purpose="export")
         except Denied:
             continue
 
@@ -129,7 +136,7 @@ async def rotate_token(stage: Stage) -> None:
     """A tenant regenerates its token: its DEK is rotated, as policy asks."""
     admin = _process(stage, ADMIN)
     await admin.core.rotate(
-        stage.owned("crm-sync").owner, reason=KeyReason.TOKEN_REGENERATED, actor="user:1117", purpose="user-request"
+        stage.owner("crm-sync"), reason=KeyReason.TOKEN_REGENERATED, actor="user:1117", purpose="user-request"
     )
 
 
@@ -156,7 +163,7 @@ STORY = (
     Act(_at(0, 9), "the inventory job lists keys", (), list_keys),
     Act(_at(1, 10), "a tenant regenerates its token; its DEK is rotated", (ADMIN,), rotate_token),
     Act(_at(1, 14), "an engineer looks at key versions in the portal", (), look_at_key),
-    Act(_at(2, 9), "a tenant's key is revoked: compromise suspected", (ADMIN,), revoke_key),
+    Act(_at(2, 9), "a tenant's key is revoked: compromise suspected", (ADMIN, "invoicing"), revoke_key),
     Act(_at(2, 12), "invoicing still tries to decrypt with the revoked key", ("invoicing",), use_revoked),
     Act(_at(3, 2, 30), "somebody with ci-deploy's identity unwraps keys straight at the vault", (), stolen_identity),
     Act(_at(4, 9), "the inventory job lists keys", (), list_keys),

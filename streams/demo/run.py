@@ -37,8 +37,8 @@ _OWNERS_A_PROCESS = 3
 _EVENTS_BESIDE_USES = 2 * _OWNERS_A_PROCESS
 _TAIL_MINUTES = 80
 INTRODUCTION = (
-    f"A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity.\n"
-    "The company is simulated; the cryptography, the sealed events, the vault's protocol and the monitor are real.\n"
+    f"A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity."
+    "\nThe company is simulated; the cryptography, the sealed events, the vault's protocol and the monitor are real.\n"
 )
 SIMULATED = "All data here is simulated: an invented company, made by keytrail demo."
 

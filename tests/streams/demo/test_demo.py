@@ -1,0 +1,240 @@
+"""`keytrail demo` and `keytrail replay` as their users run them: the real command, files out, contracts kept."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEYTRAIL = str(Path(sys.executable).with_name("keytrail"))
+FILES = {
+    "alerts.ndjson",
+    "batches.ndjson",
+    "index.sqlite",
+    "kek-use.ndjson",
+    "report.html",
+    "sources.json",
+    "summary.json",
+    "vault-access.ndjson",
+    "vault-logs",
+}
+FEW = 1_500
+WEDNESDAY_MS = 1_794_960_000_000  # of the simulated week, 00:00 UTC
+
+
+def keytrail(*arguments: str | Path | int, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # A proxy that would swallow everything: the demo must not ask it.
+    env = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "COLUMNS": "200"}
+    command = [KEYTRAIL, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def told(folder: Path) -> list[tuple[Any, ...]]:
+    """What must be the same for the same seed: rule, severity, owner, principal, count, first and last event time."""
+    names = ("rule_id", "severity", "tenant", "principal", "count", "first_at", "last_at")
+    return sorted(tuple(alert[name] for name in names) for alert in lines(folder / "alerts.ndjson"))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of the demo, for all tests that only read."""
+    folder = tmp_path_factory.mktemp("demo")
+    run = keytrail("demo", "--out", "out", "--events", FEW, cwd=folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder / "out"
+
+
+def test_the_demo_writes_what_it_promises_and_nothing_beside_it(week: Path) -> None:
+    assert {path.name for path in week.iterdir()} == FILES
+    assert {path.name for path in week.parent.iterdir()} == {"out"}
+
+
+def test_every_event_is_indexed_and_every_planted_act_raises_one_alert(week: Path) -> None:
+    result = summary(week)
+
+    assert result["emitted"] == result["indexed"] > 0
+    assert result["kek_use"]["unaccounted"] == 14
+    assert result["kek_use"]["unlogged"] == result["kek_use"]["pending"] == result["rejected"] == 0
+    assert result["alerts"] == {
+        "crypto_failures": 1,
+        "kek_administration": 1,
+        "revoked_key_decrypt": 1,
+        "unaccounted_kek_access": 1,
+    }
+
+
+def test_a_copied_call_id_does_not_hide_the_thief(week: Path) -> None:
+    claimed = {use["correlation_id"] for use in lines(week / "kek-use.ndjson") if use["status"] == "matched"}
+    stolen = [use for use in lines(week / "kek-use.ndjson") if use["status"] == "unaccounted"]
+
+    assert sum(use["correlation_id"] in claimed for use in stolen) == 1
+    assert {use["reason"] for use in stolen} == {"foreign_principal"}
+
+
+def test_the_report_says_that_it_is_simulated_and_asks_nothing_from_outside(week: Path) -> None:
+    page = (week / "report.html").read_text()
+
+    assert "Simulated data" in page
+    assert 'src="http' not in page
+    assert "url(" not in page
+
+
+@pytest.mark.parametrize("events", [1, 5_000])
+def test_emitted_equals_indexed_for_every_size(tmp_path: Path, events: int) -> None:
+    run = keytrail("demo", "--out", "out", "--events", events, cwd=tmp_path)
+
+    result = summary(tmp_path / "out")
+    assert run.returncode == 0
+    assert result["emitted"] == result["indexed"]
+
+
+def test_the_same_seed_tells_the_same_story_and_another_seed_another(week: Path, tmp_path: Path) -> None:
+    keytrail("demo", "--out", "same", "--events", FEW, cwd=tmp_path)
+    keytrail("demo", "--out", "other", "--events", FEW, "--seed", 48, cwd=tmp_path)
+
+    assert told(tmp_path / "same") == told(week)
+    assert told(tmp_path / "other") != told(week)
+
+
+def replay_of(week: Path, out: Path, **instead: Path) -> subprocess.CompletedProcess[str]:
+    files = {"vault-logs": week / "vault-logs", "batches": week / "batches.ndjson", "sources": week / "sources.json"}
+    files |= {name.replace("_", "-"): path for name, path in instead.items()}
+    options = [part for name, path in files.items() for part in (f"--{name}", str(path))]
+    return keytrail("replay", *options, "--out", out, cwd=out.parent)
+
+
+def test_replaying_the_demos_output_gives_the_demos_alerts_and_verdicts(week: Path, tmp_path: Path) -> None:
+    run = replay_of(week, tmp_path / "again")
+
+    verdict = ("id", "status", "strength", "reason", "event_id")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert told(tmp_path / "again") == told(week)
+    assert [[use.get(name) for name in verdict] for use in lines(tmp_path / "again" / "kek-use.ndjson")] == [
+        [use.get(name) for name in verdict] for use in lines(week / "kek-use.ndjson")
+    ]
+    assert summary(tmp_path / "again")["emitted"] == summary(week)["emitted"]
+
+
+def test_without_batches_nothing_is_said_to_be_unaccounted(week: Path, tmp_path: Path) -> None:
+    run = keytrail("replay", "--vault-logs", week / "vault-logs", "--out", "bare", cwd=tmp_path)
+
+    result = summary(tmp_path / "bare")
+    assert run.returncode == 0
+    assert "unaccounted_kek_access" not in result["alerts"]
+    assert result["kek_use"]["not_evaluated"] == sum(summary(week)["kek_use"].values())
+    assert "--batches" in run.stdout
+
+
+def test_batches_for_part_of_the_time_judge_that_part_only(week: Path, tmp_path: Path) -> None:
+    early = [line for line in lines(week / "batches.ndjson") if line["append_ms"] < WEDNESDAY_MS]
+    (tmp_path / "some.ndjson").write_text("".join(json.dumps(line) + "\n" for line in early))
+
+    run = replay_of(week, tmp_path / "part", batches=tmp_path / "some.ndjson")
+
+    counted = summary(tmp_path / "part")["kek_use"]
+    assert run.returncode == 0
+    assert counted["matched"] > 0
+    assert counted["not_evaluated"] > 0
+
+
+def test_a_batch_that_was_tampered_with_is_rejected_by_file_and_line(week: Path, tmp_path: Path) -> None:
+    batches = lines(week / "batches.ndjson")
+    batches[5]["value"] = batches[6]["value"]
+    (tmp_path / "bad.ndjson").write_text("".join(json.dumps(line) + "\n" for line in batches))
+
+    run = replay_of(week, tmp_path / "out", batches=tmp_path / "bad.ndjson")
+
+    (rejected,) = lines(tmp_path / "out" / "rejected.ndjson")
+    assert run.returncode == 3
+    assert (Path(rejected["file"]).name, rejected["line"]) == ("bad.ndjson", 6)
+    assert "seal_invalid" in rejected["reason"]
+    assert summary(tmp_path / "out")["alerts"]["seal_invalid"] == 1
+
+
+def test_a_batch_taken_away_is_found_missing(week: Path, tmp_path: Path) -> None:
+    batches = lines(week / "batches.ndjson")
+    counts = [len(batch["value"]) for batch in batches]
+    del batches[counts.index(max(counts))]
+    (tmp_path / "short.ndjson").write_text("".join(json.dumps(line) + "\n" for line in batches))
+
+    replay_of(week, tmp_path / "out", batches=tmp_path / "short.ndjson")
+
+    assert "audit_gap" in summary(tmp_path / "out")["alerts"]
+
+
+def test_a_batch_that_comes_twice_is_counted_and_changes_nothing(week: Path, tmp_path: Path) -> None:
+    batches = (week / "batches.ndjson").read_text().splitlines(keepends=True)
+    (tmp_path / "twice.ndjson").write_text("".join(line * 2 for line in batches))
+
+    run = replay_of(week, tmp_path / "out", batches=tmp_path / "twice.ndjson")
+
+    assert run.returncode == 0
+    assert told(tmp_path / "out") == told(week)
+    assert summary(tmp_path / "out")["duplicates"]["batches"] == len(batches)
+    assert summary(tmp_path / "out")["indexed"] == summary(week)["indexed"]
+
+
+def test_records_that_cannot_be_read_are_named_and_the_rest_is_judged(week: Path, tmp_path: Path) -> None:
+    shutil.copytree(week / "vault-logs", tmp_path / "logs")
+    (tmp_path / "logs" / "broken.json").write_text('{"records": [{"time": 3}, "nonsense"')
+    (tmp_path / "logs" / "alien.json").write_text('{"time":"2026-11-16T00:00:00.0000000Z","operationName":"KeyGet"}')
+
+    run = keytrail("replay", "--vault-logs", "logs", "--out", "out", cwd=tmp_path)
+
+    rejected = lines(tmp_path / "out" / "rejected.ndjson")
+    assert run.returncode == 3
+    assert {Path(each["file"]).name for each in rejected} == {"broken.json", "alien.json"}
+    assert "Traceback" not in run.stdout + run.stderr
+    assert sum(summary(tmp_path / "out")["kek_use"].values()) == sum(summary(week)["kek_use"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["replay", "--out", "x"], "nothing to read"),
+        (["replay", "--vault-logs", "absent", "--out", "x"], "no such file or folder: absent"),
+        (["replay", "--batches", ".", "--out", "x"], "--sources"),
+        (["report", "weekly", "--week", "2026-W99", "--index", "empty.sqlite", "--out", "x"], "2026-W99"),
+    ],
+)
+def test_a_wrong_call_is_told_so_in_one_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "empty.sqlite").touch()
+
+    run = keytrail(*arguments, cwd=tmp_path)
+
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_sources_init_makes_a_registry_that_can_be_read_and_overwrites_nothing(tmp_path: Path) -> None:
+    command = ("sources", "init", "--out", "dev", "--service", "key-admin", "--service", "billing=0B0B-OID")
+
+    first = keytrail(*command, cwd=tmp_path)
+    second = keytrail(*command, cwd=tmp_path)
+
+    registry = json.loads((tmp_path / "dev" / "sources.json").read_text())
+    assert first.returncode == 0
+    assert second.returncode == 2
+    assert [entry["source"] for entry in registry["signers"]] == ["key-admin", "billing"]
+    assert registry["signers"][1]["vault_principals"] == ["0b0b-oid"]
+    assert (tmp_path / "dev" / "billing.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_schema_of_events_is_printed_as_json(tmp_path: Path) -> None:
+    run = keytrail("schema", "event", cwd=tmp_path)
+
+    assert json.loads(run.stdout)["$schema"].startswith("https://json-schema.org/")
