@@ -148,6 +148,7 @@ def test_no_more_numbers_stay_open_than_the_format_allows() -> None:
     assert next(missing(chain)) == 21 + 4
     assert take(chain, batches[1]).verdict is Verdict.STALE
     assert take(chain, batches[30]).verdict is Verdict.FILLS_GAP
+    assert take(chain, batches[25]).verdict is Verdict.FILLS_GAP
 
 
 def test_a_batch_below_the_window_is_dropped_without_a_look() -> None:

@@ -207,8 +207,9 @@ def test_a_revoke_that_arrives_late_looks_back_over_the_uses_after_it() -> None:
 
     monitor.take(sender.seal(revoked(at_ms=NOW_MS)))
 
-    (message,) = monitor.findings()
-    assert (message.finding.rule_id, message.finding.severity.value) == ("revoked_key_decrypt", "critical")
+    monitor.tick(NOW_MS + 2 * MINUTE)
+    (message,) = [one for one in monitor.findings() if one.finding.rule_id == "revoked_key_decrypt"]
+    assert (message.count, message.finding.severity.value) == (1, "critical")
     assert [proof.id for proof in message.finding.evidence] == [after.id]
 
 
@@ -294,6 +295,14 @@ def test_an_older_revision_is_allowed_for_as_long_as_a_cache_may_live_and_is_the
 def test_a_revision_in_use_of_which_no_event_tells_is_found_when_it_was_waited_for() -> None:
     sender, monitor = billing()
     monitor.take(sender.seal(created(), activated(), event(revision=5)))
+    monitor.tick(NOW_MS + 11 * MINUTE)
+
+    assert monitor.found()["key_state_regression"] == 1
+
+
+def test_a_use_ahead_of_the_first_life_cycle_event_is_waited_for_too() -> None:
+    sender, monitor = billing()
+    monitor.take(sender.seal(event(revision=5), activated(revision=2)))
     monitor.tick(NOW_MS + 11 * MINUTE)
 
     assert monitor.found()["key_state_regression"] == 1
@@ -415,6 +424,18 @@ def test_invented_versions_do_not_push_out_what_is_known_of_a_real_one() -> None
 
     assert len(history(monitor).versions) == MAX_VERSIONS
     assert monitor.found() == {"revoked_key_decrypt": 1}
+
+
+def test_only_the_life_cycle_makes_room_for_a_version_when_all_are_known() -> None:
+    known = KeyHistory()
+    for number in range(1, MAX_VERSIONS + 1):
+        known.version(number, told=True).note(1, b"d" * 32, NOW_MS)
+
+    known.version(900)
+    assert known.versions[0].version == 1
+    known.version(901, told=True)
+    assert [version.version for version in known.versions][:1] == [2]
+    assert len(known.versions) == MAX_VERSIONS
 
 
 def test_a_takeover_changes_nothing() -> None:

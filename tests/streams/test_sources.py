@@ -230,9 +230,37 @@ def test_an_instance_that_closed_is_forgotten_and_a_later_batch_of_it_is_no_gap(
     monitor.tick(NOW_MS + 3 * HOUR, step_ms=MINUTE)
     assert monitor.sources_state.count(Kind.SOURCE) == 0
 
-    monitor.take(sender.seal(event(), partition=1))
+    later = sender.seal(event(), partition=1)
+    monitor.take(later)
+    assert monitor.found() == {}
+    monitor.tick(monitor.now_ms + 10 * MINUTE)
+
+    assert monitor.found() == {"silent_source": 1}
+
+
+def test_what_was_written_before_the_close_and_comes_after_it_does_not_bring_the_instance_back() -> None:
+    sender, monitor = billing()
+    monitor.take(sender.open())
+    late = sender.beat()
+    monitor.take(sender.close())
+    monitor.take(late)
+    monitor.tick(NOW_MS + 90 * MINUTE)
 
     assert monitor.found() == {}
+    assert [one.state for one in progress(monitor)] == ["closed"]
+
+
+def test_a_second_gap_after_the_first_has_healed_is_told_again() -> None:
+    sender, monitor = billing()
+    monitor.take(sender.open())
+    for _ in range(2):
+        late = sender.seal(event(), partition=1)
+        beating(monitor, sender, until_ms=monitor.now_ms + 6 * MINUTE)
+        monitor.take(late)
+
+    assert [message.finding.rule_id for message in monitor.findings()] == ["audit_gap"] * 2
+    assert len({message.finding_id for message in monitor.findings()}) == 2
+    assert [done.retracted for done in monitor.resolved()] == [1, 1]
 
 
 def test_a_takeover_changes_nothing() -> None:

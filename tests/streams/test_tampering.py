@@ -9,8 +9,9 @@ from cryptocore.events import ChainOpen, Durability
 from cryptocore.registry import Role
 from cryptocore.signing import Signer
 from streams.index.port import DocKind
+from streams.key_history import KeyHistory
 from streams.state import Kind
-from tests.streams.builders import NOW_MS, Monitor, Sender, Sent, event, fresh_id, registered, revoked
+from tests.streams.builders import KEY_ID, NOW_MS, Monitor, Sender, Sent, event, fresh_id, registered, revoked
 
 MINUTE = 60_000
 
@@ -291,6 +292,8 @@ def test_what_a_compromised_signer_says_is_kept_marked_and_counts_for_nothing() 
 
     assert monitor.found() == {"signer_compromised": 1}
     assert len(monitor.documents) == 2
+    kept = monitor.states[0].get(Kind.KEY, bytes.fromhex(KEY_ID), KeyHistory)
+    assert kept is None or not (kept.uses or kept.counts)
     assert all(b'"suspect":true' in document.body for document in monitor.documents)
     monitor.take(sender.seal(event(at_ms=NOW_MS + 10)))
     assert "revoked_key_decrypt" not in monitor.found()
@@ -332,6 +335,18 @@ def test_a_control_line_that_names_another_batch_than_the_one_received_is_a_fork
     monitor.take(sender.beat())
 
     assert monitor.found()["chain_fork"] >= 1
+
+
+def test_a_batch_other_than_the_one_a_control_line_named_before_is_a_fork() -> None:
+    sender, monitor = billing()
+    twin = Sender("billing", sender.signer)
+    monitor.take(sender.open())
+    sender.seal(event(), partition=1)
+    monitor.take(sender.beat())
+
+    monitor.take(twin.seal(event(), partition=1))
+
+    assert monitor.found() == {"chain_fork": 1}
 
 
 def twin_open(twin: Sender) -> Sent:
