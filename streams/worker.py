@@ -68,7 +68,7 @@ def open_index(settings: Settings) -> EventIndex:
 
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for talkative in ("elastic_transport", "httpx", "aiokafka"):
+    for talkative in ("elastic_transport", "httpx", "aiokafka", "faust", "mode"):
         logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     structlog.configure(
         processors=[
