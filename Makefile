@@ -40,7 +40,7 @@ bench: $(VENV)/.bench
 	@$(PY) -m tests.servers fetch
 	$(PY) -m bench $(ARGS)
 
-servers: $(PY)
+servers: $(VENV)/.test
 	@$(PY) -m tests.servers fetch verify
 
 pins: $(PY)
