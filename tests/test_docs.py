@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import fields
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from alerts.model import Command
 from cryptocore import errors
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
@@ -18,6 +21,7 @@ from cryptocore.testing import register
 from streams import topics
 from streams.feeds.settings import FeedSettings
 from streams.messages import KEY_EVENTS
+from streams.process import EXIT_DEAD, EXIT_SETUP
 from streams.settings import Settings
 from streams.state import State
 from streams.statelog import Position
@@ -204,6 +208,20 @@ def _state_log(settings: Settings) -> KafkaStateLog:
         full_name=settings.topic,
         connection=settings.kafka_connection(),
     )
+
+
+def test_the_shown_command_is_one_that_triage_takes() -> None:
+    [shown_command] = blocks("operations.md", "json")
+    command = msgspec.json.decode(shown_command, type=Command)
+
+    assert (command.act, command.person) == ("acknowledge", "user:lena")
+    assert set(json.loads(shown_command)) - {"type"} == {field.name for field in fields(Command)} - {"v"}
+
+
+def test_the_table_of_exit_codes_has_those_of_a_worker() -> None:
+    codes = re.findall(r"^\| (\d+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
+
+    assert {str(EXIT_DEAD), str(EXIT_SETUP), "0"} <= set(codes)
 
 
 def test_the_table_of_topics_has_every_topic() -> None:
