@@ -10,11 +10,12 @@ from cryptocore.audit import Audit, Refusal, Subject
 from cryptocore.batch import partition_key, partition_of
 from cryptocore.clock import Clock
 from cryptocore.entries import Entry, manner_of
-from cryptocore.errors import CoreError
+from cryptocore.errors import CoreError, EventInvalid
 from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
 from cryptocore.failures import UNTOUCHED, FailureMeter
 from cryptocore.keyring import Keyring
 from cryptocore.store import KeyStore
+from cryptocore.vocabulary import LIFE_CYCLE
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ EVERY_S: Final = 1.0
 LOOK_S: Final = 60.0
 """Between looks into an outbox that this process did not write to: what a process that is gone left there."""
 ROWS: Final = 200
+_ACTOR: Final = "process:relay"
+_PURPOSE: Final = "relay"
 
 
 class Relay:
@@ -94,7 +97,8 @@ class Relay:
         service = self._audit.emitter.service
         try:
             while rows := await self._keyring.run(self._store.outbox, service, ROWS):
-                await self._audit.emitter.commit([self._entry(row.line) for row in rows])
+                await self._audit.emitter.commit([self._entry(row.line) for row in rows if row.vouched])
+                await self._audit.record(*(self._disowned(row.line) for row in rows if not row.vouched))
                 now_ms = self._clock.now_us() // 1000
                 await self._keyring.run(partial(self._store.relayed, rows, now_ms=now_ms))
         except Refusal as refusal:
@@ -107,6 +111,17 @@ class Relay:
         identity = self._audit.emitter.identity
         partition = partition_of(partition_key(event, identity.instance), identity.partitions)
         return Entry(raw + b"\n", partition, event.occurred_at, manner_of(event))
+
+    def _disowned(self, raw: bytes) -> AuditEvent:
+        """Tell of a row that no signed record bears out: who writes the store must not speak under our seal."""
+        operation, claimed = Operation.CREATE, None
+        with contextlib.suppress(EventInvalid):
+            event = decode_line(raw)
+            if isinstance(event, AuditEvent):
+                claimed = event.key.id if event.key is not None else event.claimed_key_id
+                operation = event.operation if event.operation in LIFE_CYCLE else operation
+        subject = Subject(_ACTOR, _PURPOSE, claimed_key_id=claimed)
+        return self._audit.event(operation, subject, outcome=Outcome.FAILED, reason=Reason.RECORD_INVALID)
 
     async def _summarise(self, *, everything: bool) -> None:
         for actor, purpose, counts in self._failures.due(self._clock.monotonic(), everything=everything):

@@ -15,7 +15,15 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from cryptocore.envelope import Owner
-from cryptocore.errors import EnvelopeInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
+from cryptocore.errors import (
+    EnvelopeInvalid,
+    EventInvalid,
+    Failed,
+    KeyRecordRollback,
+    KeyUnavailable,
+    RecordInvalid,
+)
+from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, SignedRecord, verify_record
 from cryptocore.registry import Registry
@@ -68,10 +76,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """An event that waits for the relay."""
+    """An event that waits for the relay.
+
+    Attributes:
+        vouched: a signed record of its key version holds its digest; anybody who writes the table can add other rows.
+    """
 
     number: int
     line: bytes
+    vouched: bool
 
 
 class KeyStore:
@@ -137,7 +150,13 @@ class KeyStore:
             .order_by(AUDIT_OUTBOX.c.number)
             .limit(limit)
         )
-        return [OutboxRow(number, line) for number, line in self._run(lambda it: it.execute(query).all())]
+
+        def read(connection: Connection) -> list[OutboxRow]:
+            rows = connection.execute(query).all()
+            lines = [(number, line if isinstance(line, bytes) else b"") for number, line in rows]
+            return [OutboxRow(number, line, self._vouched(connection, service, line)) for number, line in lines]
+
+        return self._run(read)
 
     def relayed(self, rows: Sequence[OutboxRow], *, now_ms: int) -> None:
         """Mark events that are in the spool.
@@ -173,9 +192,37 @@ class KeyStore:
                 self._engine = engine
             return self._engine
 
-    def _believed(self, row: RowMapping) -> KeyVersion:
+    def _vouched(self, connection: Connection, service: str, line: bytes) -> bool:
+        """Say whether a signed record holds the digest of this life-cycle event of the service."""
+        try:
+            event = decode_line(line)
+        except EventInvalid:
+            return False
+        if not isinstance(event, AuditEvent) or event.key is None or event.service != service:
+            return False
+        named = (bytes.fromhex(event.key.id), event.key.version, event.key.revision)
+        where = (KEY_HISTORY.c.key_id == named[0]) & (KEY_HISTORY.c.version == named[1])
+        row = connection.execute(_HISTORY.where(where & (KEY_HISTORY.c.revision == named[2]))).mappings().first()
+        if row is None:
+            return False
+        try:
+            record, _ = self._verified(row)
+        except RecordInvalid:
+            return False
+        said = (record.key_id, record.key_version, record.revision)
+        return said == named and record.event_sha256 == sha256(line).digest()
+
+    def _verified(self, row: RowMapping) -> tuple[KeyRecord, SignedRecord]:
+        for name in ("record", "signature"):
+            _check_bytes(name, row[name])
         signed = SignedRecord(record=row["record"], signature=row["signature"])
         record = verify_record(signed, self._registry, at_ms=KeyRecord.decode(signed.record).changed_at_ms)
+        return record, signed
+
+    def _believed(self, row: RowMapping) -> KeyVersion:
+        record, signed = self._verified(row)
+        for name in ("owner", "wrapped_dek"):
+            _check_bytes(name, row[name])
         try:
             owner = Owner.decode(row["owner"])
         except EnvelopeInvalid as err:
@@ -193,6 +240,7 @@ class KeyStore:
         return version
 
 
+_HISTORY: Final = select(KEY_HISTORY.c.record, KEY_HISTORY.c.signature)
 _SELECT: Final = select(
     KEY_VERSION,
     select(func.max(KEY_HISTORY.c.revision))
@@ -206,6 +254,12 @@ def _standing(version: KeyVersion) -> tuple[bool, int, int]:
     """Order the versions of an owner: the one that encrypts, else the last one that changed."""
     encrypts = version.record.state is KeyState.ACTIVE and version.newest
     return encrypts, version.record.changed_at_ms, version.number
+
+
+def _check_bytes(name: str, value: object) -> None:
+    """SQLite keeps a text in a column of bytes when somebody puts it there."""
+    if not isinstance(value, bytes):
+        raise RecordInvalid(name, "not bytes")
 
 
 def _columns(version: KeyVersion) -> dict[str, Any]:

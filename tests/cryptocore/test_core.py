@@ -28,7 +28,17 @@ from cryptocore.errors import (
     MissingActor,
     MissingPurpose,
 )
-from cryptocore.events import AuditEvent, Operation, Outcome, Phase, Reason, encode_line
+from cryptocore.events import (
+    AuditEvent,
+    KekRef,
+    KeyRef,
+    Operation,
+    Outcome,
+    Phase,
+    Reason,
+    VaultAttempt,
+    encode_line,
+)
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
@@ -642,6 +652,71 @@ async def test_a_record_signed_by_somebody_without_the_role_is_refused(on_file: 
 
     with pytest.raises(KeyUnavailable):
         await encrypted(core)
+
+
+def claimed_unwrap() -> bytes:
+    """An outcome that would account for somebody's own call of the vault."""
+    call_id, intent_id = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+    event = AuditEvent(
+        id="33333333-3333-4333-8333-333333333333",
+        phase=Phase.OUTCOME,
+        operation=Operation.UNWRAP,
+        outcome=Outcome.SUCCEEDED,
+        occurred_at=testing.START,
+        service=testing.SERVICE,
+        key=KeyRef(id="aa" * 16, version=1, kind="dek"),
+        owner=OWNER.ref(),
+        kek=KekRef(vault="local", name="local-kek", version="1"),
+        actor="user:4711",
+        purpose="crm-sync",
+        intent_id=intent_id,
+        vault_attempts=(VaultAttempt(call_id=call_id, started_at=testing.START, ended_at=testing.START),),
+    )
+    return encode_line(event)
+
+
+@pytest.mark.parametrize("line", [claimed_unwrap(), b"no event", b'{"v":1,"type":"heartbeat"}', "text"])
+async def test_a_line_put_into_the_outbox_by_a_database_writer_is_not_sealed(on_file: Tampered, line: object) -> None:
+    core, tamper = on_file
+    await encrypted(core)
+    await core.relay()
+
+    tamper(
+        "INSERT INTO audit_outbox (event_id, service, line) VALUES ('forged', 'tested', ?)",
+        values=(line,),
+    )
+    core._relay.wake()
+    await core.relay()
+
+    assert core.events.only(Operation.UNWRAP)[-1].intent_id != "22222222-2222-4222-8222-222222222222"
+    assert ends(list(core.events))[-1] == (Outcome.FAILED, Reason.RECORD_INVALID)
+    assert core.store.outbox("tested", 10) == []
+    told = len(list(core.events))
+    await core.relay()
+    assert len(list(core.events)) == told
+
+
+async def test_a_life_cycle_event_that_its_record_does_not_hold_is_not_sealed(on_file: Tampered) -> None:
+    core, tamper = on_file
+    await core.create_key(OWNER, **ADMIN)
+
+    tamper("UPDATE audit_outbox SET line = CAST(replace(line, 'user:1001', 'user:9999') AS BLOB)")
+    await core.relay()
+
+    assert ends(core.events.only(Operation.CREATE)) == [(Outcome.FAILED, Reason.RECORD_INVALID)]
+
+
+@pytest.mark.parametrize("column", ["record", "signature", "owner", "wrapped_dek"])
+async def test_a_value_of_another_type_in_a_row_is_refused_as_invalid(on_file: Tampered, column: str) -> None:
+    core, tamper = on_file
+    ciphertext = await encrypted(core)
+    core.clock.advance(16)
+
+    tamper(f"UPDATE key_version SET {column} = 'text'")
+
+    with pytest.raises(KeyUnavailable):
+        await decrypted(core, ciphertext)
+    assert ends(core.events.only(Operation.DECRYPT))[-1] == (Outcome.FAILED, Reason.RECORD_INVALID)
 
 
 # --- floods
