@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from cryptocore.clock import SystemClock
+from streams.commands.baselines import baselines
+from streams.commands.feeds import vault_feed
+from streams.commands.indexed import IndexFile, index_answers, opened
+from streams.commands.monitor import topics, worker
+from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms
+from streams.commands.vault import vault
 
 if TYPE_CHECKING:
     from cryptocore.registry import Registry
-    from streams.index.port import EventIndex
-    from streams.settings import Settings
 
 app = typer.Typer(
     name="keytrail",
@@ -22,7 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 report = typer.Typer(help="Reports for auditors.", no_args_is_help=True)
 sources = typer.Typer(help="The registry of signers: who may say what.", no_args_is_help=True)
 schema = typer.Typer(help="Schemas of the formats.", no_args_is_help=True)
@@ -30,17 +31,10 @@ app.add_typer(topics, name="topics")
 app.add_typer(report, name="report")
 app.add_typer(sources, name="sources")
 app.add_typer(schema, name="schema")
-
-console = Console(highlight=False)
-complaint = Console(stderr=True, highlight=False)
-
-SOME_REJECTED = 3
-WRONG_USE = 2
-
-
-def _fail(message: str) -> typer.Exit:
-    complaint.print(f"keytrail: {message}", style="red", markup=False)
-    return typer.Exit(WRONG_USE)
+app.add_typer(vault_feed, name="vault-feed")
+app.add_typer(vault, name="vault")
+app.add_typer(baselines, name="baselines")
+app.command()(worker)
 
 
 @app.command()
@@ -71,12 +65,12 @@ def replay(
 ) -> None:
     """Judge files: Key Vault logs alone, or together with the sealed batches of your services."""
     if not vault_logs and not batches:
-        raise _fail("nothing to read: give --vault-logs PATH, and --batches FILE with --sources FILE if you have them")
+        raise fail("nothing to read: give --vault-logs PATH, and --batches FILE with --sources FILE if you have them")
     if bool(batches) != (sources_file is not None):
-        raise _fail("--batches and --sources go together: the registry says whose signature counts")
+        raise fail("--batches and --sources go together: the registry says whose signature counts")
     for path in [*vault_logs, *batches, *([] if sources_file is None else [sources_file])]:
         if not path.exists():
-            raise _fail(f"no such file or folder: {path}")
+            raise fail(f"no such file or folder: {path}")
     rejected = asyncio.run(_replay(vault_logs, batches, sources_file, out))
     raise typer.Exit(SOME_REJECTED if rejected else 0)
 
@@ -101,7 +95,7 @@ async def _replay(vault_logs: list[Path], batches: list[Path], sources_file: Pat
         summary = await replaying.replay(source, registry, index, out)
         week = replaying.last_week(source)
         if week is not None:
-            await weekly.write(index, week=week, tz="UTC", out=out / "report.html", prepared_ms=_now_ms())
+            await weekly.write(index, week=week, tz="UTC", out=out / "report.html", prepared_ms=now_ms())
     finally:
         await index.close()
     tell(summary, out, console)
@@ -115,42 +109,7 @@ def _registry(path: Path) -> "Registry":
     try:
         return Registry.load(path)
     except RegistryInvalid as problem:
-        raise _fail(f"{path}: {problem}") from problem
-
-
-def _now_ms() -> int:
-    return SystemClock().now_us() // 1000
-
-
-@app.command()
-def worker() -> None:
-    """Run a monitor worker on Kafka and Elasticsearch; configured by KEYTRAIL_* (docs/operations.md)."""
-    from streams import worker as running
-
-    running.run(_settings())
-
-
-@topics.command()
-def ensure() -> None:
-    """Create the topics that are missing, and say where existing ones differ from what keytrail needs."""
-    from streams import topics as kafka_topics
-
-    differences = asyncio.run(kafka_topics.ensure(_settings()))
-    for difference in differences:
-        complaint.print(difference, markup=False)
-    raise typer.Exit(1 if differences else 0)
-
-
-def _settings() -> "Settings":
-    from pydantic import ValidationError
-
-    from streams.settings import Settings
-
-    try:
-        return Settings()
-    except ValidationError as problem:
-        lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors(include_input=False))
-        raise _fail("settings (environment KEYTRAIL_*): " + "; ".join(lines)) from None
+        raise fail(f"{path}: {problem}") from problem
 
 
 @report.command("weekly")
@@ -158,34 +117,21 @@ def report_weekly(
     week: Annotated[str, typer.Option(help="ISO week, for example 2026-W47.")],
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
     tz: Annotated[str, typer.Option(help="Time zone of the week's borders.")] = "UTC",
-    index: Annotated[
-        Path | None, typer.Option(help="index.sqlite of a demo or replay; without it, Elasticsearch by KEYTRAIL_*.")
-    ] = None,
+    index: IndexFile = None,
 ) -> None:
     """Write the auditor's weekly report as one HTML file."""
-    if index is not None and not index.exists():
-        raise _fail(f"no such file: {index}")
-    console.print(str(asyncio.run(_weekly(week, tz, out, index))), markup=False)
+    with index_answers(index):
+        console.print(str(asyncio.run(_weekly(week, tz, out, index))), markup=False, soft_wrap=True)
 
 
 async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
     from reports import weekly
 
-    documents: EventIndex
-    if file is None:
-        from streams.worker import open_index
-
-        documents = open_index(_settings())
-    else:
-        from streams.index.embedded import EmbeddedIndex
-
-        documents = EmbeddedIndex(file)
-    try:
-        return await weekly.write(documents, week=week, tz=tz, out=out, prepared_ms=_now_ms())
-    except ValueError as problem:
-        raise _fail(f"--week {week}, --tz {tz}: {problem}") from problem
-    finally:
-        await documents.close()
+    async with opened(file) as documents:
+        try:
+            return await weekly.write(documents, week=week, tz=tz, out=out, prepared_ms=now_ms())
+        except ValueError as problem:
+            raise fail(f"--week {week}, --tz {tz}: {problem}") from problem
 
 
 @sources.command("init")
@@ -200,9 +146,9 @@ def sources_init(
     from cryptocore.development import make_registry
 
     try:
-        made = make_registry(out, service, now_ms=_now_ms(), days=days)
+        made = make_registry(out, service, now_ms=now_ms(), days=days)
     except (ValueError, FileExistsError) as problem:
-        raise _fail(str(problem)) from problem
+        raise fail(str(problem)) from problem
     for path in made:
         console.print(str(path), markup=False)
     console.print("For development only: in production, keys are mounted from a secret store and the file is reviewed.")

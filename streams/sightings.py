@@ -27,7 +27,7 @@ ABSENT_MS: Final = HOUR_MS
 """Where nobody judged for this long, the monitor itself was away: silence is counted from its return."""
 FORGET_MS: Final = 31 * DAY_MS
 MAX_VAULTS: Final = 4_096
-_OWN: Final = frozenset({Shape.ENVELOPE, Shape.AZURE_DIAGNOSTICS, Shape.AZKV_AUDIT_LOGS, Shape.MANAGED_HSM})
+OWN_SHAPES: Final = frozenset({Shape.ENVELOPE, Shape.AZURE_DIAGNOSTICS, Shape.AZKV_AUDIT_LOGS, Shape.MANAGED_HSM})
 _TOLD: Final = b"sighted:"
 _VAULT: Final = b"vault:"
 _WATCH: Final = b"watch"
@@ -68,7 +68,7 @@ _encode = msgspec.json.Encoder().encode
 
 def tell(access: VaultAccess, append_ms: int, state: State, effects: Effects) -> None:
     """Name the vault of an accepted record to the sources agent, unless that was done a moment ago."""
-    if access.vault is None or access.shape not in _OWN:
+    if access.vault is None or access.shape not in OWN_SHAPES:
         return
     ident = _TOLD + access.vault.encode()
     told = state.get(Kind.METER, ident, Told)

@@ -69,31 +69,7 @@ class KafkaStateLog:
         )
         await producer.start()
         self._producer = producer
-        return await self._read(state)
-
-    async def _read(self, state: State) -> Position | None:
-        place = TopicPartition(self._topic, self._partition)
-        async with AIOKafkaConsumer(**self._connection, isolation_level="read_uncommitted") as everything:
-            end = (await everything.end_offsets([place]))[place]
-        position: Position | None = None
-        async with AIOKafkaConsumer(
-            **self._connection,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",  # with the default, 50 of 60 takeovers read nothing: it beats the seek
-            enable_auto_commit=False,
-            fetch_max_wait_ms=_READ_MS,
-            max_partition_fetch_bytes=4 * MAX_REQUEST,
-        ) as consumer:
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
-                    for record in records:
-                        if record.key == POSITION_KEY:
-                            position = decode_position(record.value)
-                        else:
-                            state.load(record.key, record.value)
-        return position
+        return await read(self._topic, self._partition, state, connection=self._connection)
 
     async def commit(self, changes: Sequence[Change], position: Position, outs: Sequence[Out]) -> None:
         check_sizes(changes)
@@ -113,6 +89,32 @@ class KafkaStateLog:
     async def close(self) -> None:
         if self._producer is not None:
             await self._producer.stop()
+
+
+async def read(topic: str, partition: int, state: State, *, connection: Mapping[str, Any]) -> Position | None:
+    """Load the last commit of a state topic's partition; who does not own it may see one that is no longer the last."""
+    place = TopicPartition(topic, partition)
+    async with AIOKafkaConsumer(**connection, isolation_level="read_uncommitted") as everything:
+        end = (await everything.end_offsets([place]))[place]
+    position: Position | None = None
+    async with AIOKafkaConsumer(
+        **connection,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",  # with the default, 50 of 60 takeovers read nothing: it beats the seek
+        enable_auto_commit=False,
+        fetch_max_wait_ms=_READ_MS,
+        max_partition_fetch_bytes=4 * MAX_REQUEST,
+    ) as consumer:
+        consumer.assign([place])
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
+                for record in records:
+                    if record.key == POSITION_KEY:
+                        position = decode_position(record.value)
+                    else:
+                        state.load(record.key, record.value)
+    return position
 
 
 async def _send(producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Record]) -> list[Any]:

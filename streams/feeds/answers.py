@@ -5,7 +5,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 
 from cryptocore.clock import EPOCH, Clock
 
@@ -55,3 +55,17 @@ def is_absent(problem: Exception, table: str) -> bool:
         return False
     body: Any = problem.response.text() if problem.response is not None else ""
     return _NO_SUCH_NAME in body and f"'{table}'" in body
+
+
+def refusal(problem: Exception) -> str | None:
+    """Say in a line why Azure refused for good; None for an error that is not Azure's.
+
+    The error's own text may be many lines, and may cite the request.
+    """
+    if not isinstance(problem, AzureError):
+        return None
+    status = problem.status_code if isinstance(problem, HttpResponseError) else None
+    code = getattr(getattr(problem, "error", None), "code", None)
+    first = (problem.message or "").strip().partition("\n")[0][:200]
+    parts = (type(problem).__name__, None if status is None else f"HTTP {status}", code, first)
+    return ", ".join(str(part) for part in parts if part)

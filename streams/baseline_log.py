@@ -1,0 +1,55 @@
+"""Baselines on Kafka: the last commit of the who agent is read, a person's decision is appended to its topic."""
+
+from typing import Final
+
+from aiokafka import AIOKafkaProducer
+
+from cryptocore.errors import ConfigurationError
+from streams import baseline_commands, statelog_kafka, topics
+from streams.baselines import Profile
+from streams.messages import WHO
+from streams.observations import principal_key
+from streams.settings import Settings
+from streams.state import State
+from streams.statelog import partition_of
+
+CLIENT: Final = "keytrail-baselines"
+
+
+async def read(settings: Settings, principal: str) -> Profile | None:
+    """Return what is usual for a principal; None where nothing is known of it.
+
+    Raises:
+        ConfigurationError: the state topic is missing or has another number of partitions.
+        KafkaError: the broker does not answer, or refuses.
+    """
+    ident = principal_key(principal)
+    await _check(settings, settings.state_topic(WHO))
+    state = State()
+    partition = partition_of(ident.encode(), settings.partitions)
+    await statelog_kafka.read(settings.state_topic(WHO), partition, state, connection=settings.kafka_connection())
+    return baseline_commands.profiles(state.dump()).get(ident)
+
+
+async def send(settings: Settings, key: bytes, value: bytes) -> None:
+    """Append a command of `baseline_commands.command`; on return all in-sync replicas have it.
+
+    Raises:
+        ConfigurationError: the topic is missing or has another number of partitions.
+        KafkaError: the broker did not take it.
+    """
+    topic = settings.topic(WHO)
+    await _check(settings, topic)
+    producer = AIOKafkaProducer(**settings.kafka_connection(), client_id=CLIENT, acks="all", enable_idempotence=True)
+    try:
+        await producer.start()
+        await producer.send_and_wait(topic, value, key=key, partition=partition_of(key, settings.partitions))
+    finally:
+        await producer.stop()
+
+
+async def _check(settings: Settings, topic: str) -> None:
+    """A topic that is not there would be waited for, and a wrong count would name the wrong partition."""
+    for difference in await topics.differences(settings):
+        if difference.topic == topic and difference.fatal:
+            raise ConfigurationError(f"topic {difference}; see `keytrail topics ensure`")

@@ -1,0 +1,184 @@
+"""Commands as people call them: what they print, and how they end when something is not there."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from typer.testing import CliRunner, Result
+
+from streams.cli import app
+from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
+from streams.messages import VAULT_ACCESS, WHO
+from streams.observations import BaselineCommand, decode
+from streams.settings import Settings
+from streams.statelog import Position, partition_of
+from streams.statelog_kafka import KafkaStateLog
+from streams.vaultlogs.messages import decode as decode_access
+from tests.servers.machine import free_port
+from tests.streams.vaultlogs.records import record
+from tests.streams.watching import SERVICE, Watch, past
+from tests.streams.working import fresh
+
+DEFAULT_PARTITIONS = {"KEYTRAIL_PARTITIONS": "2"}
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environment)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    named = {"KEYTRAIL_KAFKA_BOOTSTRAP": settings.kafka_bootstrap, "KEYTRAIL_TOPIC_PREFIX": settings.topic_prefix}
+    return named | DEFAULT_PARTITIONS
+
+
+def nowhere(tmp_path: Path) -> dict[str, str]:
+    """Settings that name a broker which nobody runs, and an empty folder for positions."""
+    address = f"127.0.0.1:{free_port()}"
+    return {"KEYTRAIL_KAFKA_BOOTSTRAP": address, "KEYTRAIL_FEED_STATE_DIR": str(tmp_path / "state")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("topics", "ensure"),
+        ("baselines", "show", SERVICE),
+        ("baselines", "accept", SERVICE, "--by", "user:ann"),
+        ("vault-feed", "files", "."),
+    ],
+)
+def test_a_broker_that_is_not_there_is_told_in_a_sentence(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    settings = nowhere(tmp_path)
+
+    result = run(*arguments, **settings)
+
+    assert result.exit_code == UNREACHABLE
+    assert f"keytrail: cannot reach Kafka at {settings['KEYTRAIL_KAFKA_BOOTSTRAP']}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_worker_without_a_broker_ends_with_a_sentence(tmp_path: Path) -> None:
+    registry = tmp_path / "deployment"
+    assert run("sources", "init", "--out", str(registry), "--service", "billing").exit_code == 0
+
+    result = run("worker", KEYTRAIL_SOURCES_FILE=str(registry / "sources.json"), **nowhere(tmp_path))
+
+    assert result.exit_code == UNREACHABLE
+    assert "keytrail: cannot reach Kafka at" in result.stderr
+
+
+def test_a_worker_with_an_unusable_registry_ends_with_the_field_that_is_wrong(tmp_path: Path) -> None:
+    registry = tmp_path / "sources.json"
+    registry.write_text("{}")
+
+    result = run("worker", KEYTRAIL_SOURCES_FILE=str(registry))
+
+    assert result.exit_code == WRONG_USE
+    assert "keytrail: " in result.stderr
+    assert isinstance(result.exception, SystemExit), "no traceback"
+
+
+def test_a_feed_that_is_not_configured_names_the_variable(tmp_path: Path) -> None:
+    hub = run("vault-feed", "eventhub", **nowhere(tmp_path))
+    workspace = run("vault-feed", "log-analytics", **nowhere(tmp_path))
+
+    assert (hub.exit_code, workspace.exit_code) == (WRONG_USE, WRONG_USE)
+    assert "KEYTRAIL_FEED_EVENTHUB_BOOTSTRAP is not set" in hub.stderr
+    assert "KEYTRAIL_FEED_WORKSPACE_ID is not set" in workspace.stderr
+
+
+def test_settings_that_are_wrong_are_named_without_their_values(tmp_path: Path) -> None:
+    result = run("topics", "ensure", KEYTRAIL_PARTITIONS="many")
+    feed = run("vault-feed", "files", str(tmp_path), KEYTRAIL_FEED_FILES_POLL_S="often")
+
+    assert (result.exit_code, feed.exit_code) == (WRONG_USE, WRONG_USE)
+    assert "partitions: " in result.stderr
+    assert "many" not in result.stderr
+    assert "files_poll_s: " in feed.stderr
+
+
+def test_files_are_fed_once_and_a_bad_line_shows_in_the_exit_code(kafka: str, tmp_path: Path) -> None:
+    settings = asyncio.run(fresh(kafka, tmp_path))
+    export = tmp_path / "PT1H.json"
+    export.write_text(json.dumps(record("KeyUnwrap")) + "\n" + "no json\n")
+    state = {"KEYTRAIL_FEED_STATE_DIR": str(tmp_path / "state")}
+
+    first = run("vault-feed", "files", str(export), **environment(settings), **state)
+    again = run("vault-feed", "files", str(export), **environment(settings), **state)
+
+    assert (first.exit_code, again.exit_code) == (SOME_REJECTED, 0)
+    [value] = asyncio.run(read_all(settings, VAULT_ACCESS))
+    assert decode_access(value).feed == "files"
+
+
+def test_a_decision_about_a_baseline_reaches_the_principals_partition(kafka: str, tmp_path: Path) -> None:
+    settings = asyncio.run(fresh(kafka, tmp_path))
+
+    result = run(
+        "baselines", "reset", SERVICE.upper(), "--by", "user:ann", "--vault", "KV-Prod", **environment(settings)
+    )
+
+    assert result.exit_code == 0, result.stderr
+    [value] = asyncio.run(read_all(settings, WHO, partition_of(SERVICE.encode(), 2)))
+    said = decode(value)
+    assert isinstance(said, BaselineCommand)
+    assert (said.act, said.principal, said.vault, said.person) == ("reset", SERVICE, "kv-prod", "user:ann")
+    assert said.id in result.stdout.replace("\n", "")
+
+
+def test_what_is_usual_is_shown_from_the_last_commit(kafka: str, tmp_path: Path) -> None:
+    settings = asyncio.run(fresh(kafka, tmp_path))
+    asyncio.run(learned(settings))
+
+    shown = run("baselines", "show", SERVICE, "--json", **environment(settings))
+    table = run("baselines", "show", SERVICE, **environment(settings))
+    unknown = run("baselines", "show", "nobody", **environment(settings))
+
+    assert shown.exit_code == 0, shown.stderr
+    assert [one["object"] for one in json.loads(shown.stdout)["baselines"]] == ["secret smtp"]
+    assert "secret smtp" in table.stdout
+    assert unknown.exit_code == NOT_ALL_WELL
+    assert "no baseline of nobody" in unknown.stderr
+
+
+def test_a_missing_topic_is_named_with_the_command_that_makes_it(kafka: str) -> None:
+    result = run("baselines", "show", SERVICE, KEYTRAIL_KAFKA_BOOTSTRAP=kafka, KEYTRAIL_TOPIC_PREFIX="absent.")
+
+    assert result.exit_code == WRONG_USE
+    assert "absent.keytrail.state.who: is missing" in result.stderr
+
+
+async def learned(settings: Settings) -> None:
+    """Commit what a who agent learned, as its owner does."""
+    watch = Watch().feed(*past(10)).settle()
+    log = KafkaStateLog(
+        transactional_id=f"{settings.topic_prefix}who",
+        topic=settings.state_topic(WHO),
+        partition=partition_of(SERVICE.encode(), settings.partitions),
+        partitions=settings.topic_partitions,
+        full_name=settings.topic,
+        connection=settings.kafka_connection(),
+    )
+    await log.open(type(watch.state)())
+    watch.state.cut()
+    changes = list(watch.state.dump().items())
+    await log.commit(changes, Position(applied=1, indexed=1, skip=(), now_ms=1), [])
+    await log.close()
+
+
+async def read_all(settings: Settings, topic: str, partition: int | None = None) -> list[bytes]:
+    consumer = AIOKafkaConsumer(**settings.kafka_connection(), auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        numbers = range(settings.partitions) if partition is None else (partition,)
+        places = [TopicPartition(settings.topic(topic), number) for number in numbers]
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        found: list[bytes] = []
+        while sum(ends.values()) > len(found):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += [one.value for one in records]
+        return found
+    finally:
+        await consumer.stop()
