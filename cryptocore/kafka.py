@@ -5,7 +5,6 @@ replicas have it. A broker whose topic has another number of partitions is refus
 """
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
+from cryptocore.addresses import all_loopback
 from cryptocore.batch import SealedBatch
 from cryptocore.errors import ConfigurationError, Failed
 
@@ -147,17 +147,5 @@ def _check_protected(
         raise ConfigurationError("the TLS context allows less than TLS 1.2")
     if context is not None and context.verify_mode is not ssl.CERT_REQUIRED:
         raise ConfigurationError("the TLS context does not verify the broker")
-    if security_protocol != "PLAINTEXT" or allow_plaintext:
-        return
-    for address in bootstrap.split(","):
-        if not _is_loopback(address.rpartition(":")[0].strip("[] ")):
-            raise ConfigurationError("plaintext to another machine must be allowed explicitly (allow_plaintext)")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if security_protocol == "PLAINTEXT" and not allow_plaintext and not all_loopback(bootstrap):
+        raise ConfigurationError("plaintext to another machine must be allowed explicitly (allow_plaintext)")

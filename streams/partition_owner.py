@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from alerts.model import Finding, Notification
+from alerts.system import system_finding
 from streams import rejected
 from streams.documents_out import DocumentsOut
 from streams.findings import FindingBook
@@ -21,6 +22,7 @@ from streams.owed import Deliver, DeliveringStep, Owed
 from streams.state import State
 from streams.statelog import Position, StateLog
 
+REFUSED: Final = "document_refused"
 CUT_AFTER_S: Final = 1.0
 """A cut is due this long after the first change (design: cut)."""
 URGENT_CUT_AFTER_S: Final = 0.1
@@ -213,8 +215,10 @@ class PartitionOwner:
     def settle(self) -> None:
         """Take the writer's word on what became of documents."""
         for message, kind, reason in self._documents.refused(self.now_ms):
-            rejected.reject(message, "document_refused", kind, reason, self.now_ms, self._effects)
-            self._take()
+            rejected.reject(message, REFUSED, kind, reason, self.now_ms, self._effects)
+            topic, _ = self.key
+            summary = f"the index refused a document of kind {kind} for good: {reason}"
+            self.report(system_finding(REFUSED, summary=summary, effective_ms=self.now_ms, key=topic))
         self._documents.advance(self.applied)
         if self._dirty_s is None and (self.state.changed or self.indexed != self._committed.indexed):
             self._dirty_s = self._monotonic()

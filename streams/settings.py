@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cryptocore.addresses import all_loopback
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO
 
 
@@ -24,6 +25,8 @@ class Settings(BaseSettings):
     kafka_ca_file: Path | None = None
     kafka_client_certificate: Path | None = None
     kafka_client_key: Path | None = None
+    kafka_allow_plaintext: bool = False
+    """Without TLS to another machine: only where the network itself is trusted, as between containers of one host."""
     kafka_session_timeout_s: float = Field(default=15.0, ge=6)
     topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
     topic_replication: int = Field(default=1, ge=1, le=32767)
@@ -63,6 +66,14 @@ class Settings(BaseSettings):
     def _whole(self) -> "Settings":
         if self.kafka_security_protocol.startswith("SASL") and (self.kafka_username is None or not self.kafka_password):
             raise ValueError("KEYTRAIL_KAFKA_USERNAME and KEYTRAIL_KAFKA_PASSWORD are needed for SASL")
+        exposed = self.kafka_security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and not all_loopback(
+            self.kafka_bootstrap
+        )
+        if exposed and not self.kafka_allow_plaintext:
+            raise ValueError(
+                "KEYTRAIL_KAFKA_SECURITY_PROTOCOL is without TLS and the broker is another machine: "
+                "use SSL or SASL_SSL, or say KEYTRAIL_KAFKA_ALLOW_PLAINTEXT=true"
+            )
         if (self.webhook_url is None) != (self.webhook_secret is None):
             raise ValueError("KEYTRAIL_WEBHOOK_URL and KEYTRAIL_WEBHOOK_SECRET come together: deliveries are signed")
         return self

@@ -325,6 +325,7 @@ async def test_a_refused_document_goes_to_rejected_and_is_not_tried_again() -> N
 
     assert len(world.outs(REJECTED)) == 1
     assert b"document_refused" in world.outs(REJECTED)[0]
+    assert b"document_refused" in world.outs(FINDINGS)[0]
     assert owner.indexed == 2
     assert world.index.ids(DocKind.REJECTED) == ["key-events/0/0"]
 
