@@ -183,7 +183,7 @@ class JoinStep:
     def _take_claim(self, claim: Claim, append_ms: int, now_ms: int, state: State) -> None:
         if claim.suspect or not self._evaluate or claim.operation not in VAULT_OPERATION:
             return
-        ident = (claim.intent_id or claim.event_id).encode()
+        ident = f"{claim.source}/{claim.intent_id or claim.event_id}".encode()  # nobody ends another's call
         known = state.get(Kind.CLAIM, ident, ClaimState)
         if known is None:
             known = ClaimState(claim=claim, seen_ms=append_ms)

@@ -75,6 +75,18 @@ def test_an_intent_alone_is_a_claim_by_its_call_ids_and_its_outcome_makes_the_ma
     assert (bench.verdict("u"), bench.verdict("v")) == (EXACT, CLAIMED)
 
 
+@pytest.mark.parametrize("first", ["the forger", "the owner"])
+def test_a_source_does_not_end_the_call_of_another(first: str) -> None:
+    bench = Bench()
+    ours = [intent("a"), outcome("a"), use("u", correlation=call_id("a"))]
+    forged = outcome("a", source="crm", attempts=(), event_id="a-forged")
+
+    bench.send(*([forged, *ours] if first == "the forger" else [ours[0], forged, *ours[1:]]))
+
+    assert bench.verdict("u") == CLAIMED
+    assert bench.findings == []
+
+
 def test_an_outcome_that_names_other_ids_takes_the_weak_match_of_its_intent_back() -> None:
     bench = Bench()
 
