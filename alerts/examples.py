@@ -12,6 +12,7 @@ from alerts.model import (
     AccessClass,
     AccessOutcome,
     Evidence,
+    KekAccess,
     KekUse,
     KekUseStatus,
     KeyChange,
@@ -32,7 +33,7 @@ KEY_ID: Final = "5f2a" * 8
 FLEET: Final = "6d1b7c2e-0000-4000-8000-00000000f1ee"
 STRANGER: Final = "8c1f0a9e-0000-4000-8000-0000000000e2"
 
-S = TypeVar("S", KeyUse, VaultAccess, KekUse, Conduct, Challenges)
+S = TypeVar("S", KeyUse, VaultAccess, KekAccess, KekUse, Conduct, Challenges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,25 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     audit_log: bool | None = None
 
 
+class KekAccess(Struct, frozen=True, kw_only=True):
+    """One use of a KEK beside what the vault's own records say of that KEK at the moment when it is judged.
+
+    `enabled` None = no record has said; `changed_at` and `changed_version` are of the KeyUpdate that said it last (a
+    version only where its record names one), `renewed_at` of the last record that made a new version.
+    """
+
+    access: VaultAccess
+    enabled: bool | None = None
+    changed_at: str | None = None
+    changed_version: str | None = None
+    renewed_at: str | None = None
+
+    @property
+    def time_us(self) -> int:
+        """When the vault says it happened."""
+        return self.access.time_us
+
+
 class KekUseStatus(StrEnum):
     """What the join says of one KEK operation."""
 

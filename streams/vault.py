@@ -2,9 +2,10 @@
 
 1. decode and normalise; what cannot be read or must not be trusted is quarantined with its reason;
 2. drop what was seen before: each access counts once, however many diagnostic settings delivered it;
-3. index the record; 4. a use of a key goes to the join; 5. rules, and one finding for all operations nobody knows;
-6. what somebody did goes to the who agent, whatever it was; 7. follow what people did to the key. Whether a use is
-accounted for is the join's to say; with a declaration of vaults, the sources agent judges which of them are silent.
+3. index the record; 4. a use of a key goes to the join; 5. rules, for a use also by what was done to its key, and one
+finding for all operations nobody knows; 6. what somebody did goes to the who agent, whatever it was; 7. follow what
+people did to the key. Whether a use is accounted for is the join's to say; with a declaration of vaults, the sources
+agent judges which of them are silent.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from alerts import rules
-from alerts.model import AccessClass, AccessOutcome, Evidence, Severity, VaultAccess
+from alerts.model import AccessClass, AccessOutcome, Evidence, Finding, KekAccess, Severity, VaultAccess
 from alerts.system import system_finding
 from alerts.thresholds import HOUR_MS, Limits
 from streams import correlate, observations, rejected, sightings
@@ -33,6 +34,7 @@ QUARANTINE_SHARE: Final = 0.001
 """Above 0.1 % of an hour's records, what cannot be read is a blind spot that somebody must know of."""
 MAX_UNKNOWN: Final = 64
 """Names of unknown operations that the meter keeps; the finding is one for all."""
+_RENEWS: Final = frozenset({"KeyCreate", "KeyImport", "KeyRotate", "KeyRotateIfDue"})
 _decode = msgspec.json.Decoder().decode
 
 
@@ -45,7 +47,8 @@ class Seen(Struct, frozen=True, array_like=True):
 class KekState(Struct, kw_only=True, omit_defaults=True):
     """What the vault's own records say of a key: the last successful act on it, and whether it was enabled last.
 
-    `enabled` None = no record has said; times are the records' own, so that late ones change nothing newer.
+    `enabled` None = no record has said; `enabled_version` is the version that the KeyUpdate named, if it did;
+    `renewed_at` when the key got a new version last. Times are the records' own: late ones change nothing newer.
     """
 
     changed_at: str
@@ -53,6 +56,8 @@ class KekState(Struct, kw_only=True, omit_defaults=True):
     principal_id: str | None = None
     enabled: bool | None = None
     enabled_at: str | None = None
+    enabled_version: str | None = None
+    renewed_at: str | None = None
 
 
 class VaultMeter(Struct, kw_only=True, omit_defaults=True):
@@ -138,12 +143,28 @@ class VaultStep:
                 effects.send(CORRELATE, key, correlate.encode(_use(access, append_ms)))
             elif access.access_class is AccessClass.ADMIN and access.outcome is AccessOutcome.SUCCEEDED:
                 _follow(access, key, state)
-        found = rules.run(access, self._limits)
+        found = rules.run(access, self._limits) + self._under_state(access, state)
         for finding in found:
             self._book.report(finding, now_ms, state, effects)
         observations.tell(access, append_ms, found, effects)
         if access.access_class is AccessClass.UNKNOWN:
             self._unknown(access, meter, now_ms, state, effects)
+
+    def _under_state(self, access: VaultAccess, state: State) -> list[Finding]:
+        """Judge the use of a key by what people did to the key before."""
+        if access.access_class is not AccessClass.USE or access.object_kind != "key":
+            return []
+        known = state.get(Kind.KEK, correlate.partition_key(access.vault or "", access.object_name or ""), KekState)
+        if known is None:
+            return []
+        seen = KekAccess(
+            access=access,
+            enabled=known.enabled,
+            changed_at=known.enabled_at,
+            changed_version=known.enabled_version,
+            renewed_at=known.renewed_at,
+        )
+        return rules.run(seen, self._limits)
 
     def _unknown(self, access: VaultAccess, meter: VaultMeter, now_ms: int, state: State, effects: Effects) -> None:
         if access.operation in meter.unknown or len(meter.unknown) < MAX_UNKNOWN:
@@ -236,5 +257,7 @@ def _follow(access: VaultAccess, key: bytes, state: State) -> None:
         known.principal_id = access.principal.id
     enabled = None if access.key_change is None else access.key_change.enabled
     if enabled is not None and access.time > (known.enabled_at or ""):
-        known.enabled, known.enabled_at = enabled, access.time
+        known.enabled, known.enabled_at, known.enabled_version = enabled, access.time, access.object_version
+    if access.operation in _RENEWS and access.time > (known.renewed_at or ""):
+        known.renewed_at = access.time
     state.put(Kind.KEK, key, known)

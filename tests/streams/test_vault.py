@@ -227,10 +227,42 @@ def test_the_newest_successful_change_of_a_key_holds_in_any_order_to_the_seventh
                 principal_id="aaaa0000-0000-4000-8000-00000000000a",
                 enabled=False,
                 enabled_at="2026-11-16T02:41:07.0000003Z",
+                enabled_version=VERSION,
             ),
         ]
         * 10
     )
+
+
+def at(minute: int, original: Record) -> Record:
+    return original | {"time": f"2026-11-16T02:{minute:02d}:00.0000000Z"}
+
+
+def toggled(*, enabled: bool) -> Record:
+    return record("KeyUpdate", keyProperties={"attributes": {"enabled": enabled}})
+
+
+def test_a_wrap_that_a_disabled_key_still_does_is_told_also_after_a_restart() -> None:
+    run = Run().take(message(at(1, toggled(enabled=False))))
+    run.restart()
+    run.take(message(at(2, record("KeyWrap")), offset=1), message(at(3, record("KeyUnwrap", 403)), offset=2))
+
+    [found] = [one for one in map(_finding, run.sent(FINDINGS)) if one.finding.rule_id == "disabled_kek_wrap"]
+    assert (found.finding.key, found.count) == ("kt-prod/tokens-kek", 1)
+    assert "disabled since 2026-11-16T02:01" in found.finding.summary
+
+
+def test_a_wrap_of_before_or_after_or_under_a_newer_version_is_not_told() -> None:
+    newer = record("KeyWrap", requestUri=f"https://kt-prod.vault.azure.net/keys/tokens-kek/{'f' * 32}/wrapkey")
+    run = Run().take(
+        message(at(5, toggled(enabled=False))),
+        message(at(4, record("KeyWrap")), offset=1),
+        message(at(6, newer), offset=2),
+        message(at(9, toggled(enabled=True)), offset=3),
+        message(at(10, record("KeyWrap")), offset=4),
+    )
+
+    assert run.findings()["disabled_kek_wrap"] == 0
 
 
 def test_reading_again_gives_the_same_documents() -> None:
