@@ -140,12 +140,16 @@ class KeyCache:
             KeyRecordRollback: a later one was seen.
         """
         name = (version.key_id, version.number)
-        if version.record.revision < self._seen.get(name, 0):
+        if self.is_behind(version):
             raise KeyRecordRollback("the store shows an older revision than this process has seen")
         self._seen[name] = version.record.revision
         self._seen.move_to_end(name)
         if len(self._seen) > _SEEN_PER_ENTRY * self.limits.dek_max_entries:
             self._seen.popitem(last=False)
+
+    def is_behind(self, version: KeyVersion) -> bool:
+        """Say whether a later revision was seen."""
+        return version.record.revision < self._seen.get((version.key_id, version.number), 0)
 
     def forget(self, key_id: bytes) -> None:
         """Drop what is remembered of all versions of a key, DEKs first of all."""

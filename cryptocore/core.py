@@ -158,14 +158,19 @@ class CryptoCore:
             entry = self._cache.newest(owner)
             if entry is None or not self._keyring.fresh(entry) or not entry.version.newest:
                 entry = await self._newest(Subject(actor, purpose, owner.ref()), owner, create_missing=create_missing)
-            version = entry.version
             # 3
-            if not permits(version.record.state, version.newest, KeyAct.ENCRYPT):
+            if not _encrypts(entry.version):
                 raise state_forbids(entry.key, "encrypt")
             # 4
             dek, grace = self._keyring.cached_dek(entry), False
-            if dek is None:
+            while dek is None:
                 dek, grace = await self._keyring.dek(entry, Subject(actor, purpose, owner.ref()))
+                entry = await self._keyring.current(entry)
+                if not _encrypts(entry.version):  # it was changed while the vault answered
+                    entry, dek = await self._newest(Subject(actor, purpose), owner, create_missing=False), None
+                    if not _encrypts(entry.version):
+                        raise state_forbids(entry.key, "encrypt")
+            version = entry.version
         except Refusal as refusal:
             return await self._relay.refuse(Operation.ENCRYPT, Subject(actor, purpose, owner.ref()), refusal)
         # 5
@@ -233,6 +238,9 @@ class CryptoCore:
             dek, grace = self._keyring.cached_dek(entry), False
             if dek is None:
                 dek, grace = await self._keyring.dek(entry, Subject(actor, purpose, owner.ref()))
+                entry = await self._keyring.current(entry)
+                if not self._decrypts(entry.version):  # it was changed while the vault answered
+                    raise state_forbids(entry.key, "decrypt")
             # 7
             plaintext = _opened(dek, ciphertext, owner, record, entry)
         except Refusal as refusal:
@@ -500,6 +508,10 @@ class CryptoCore:
             )
         form = entry.form(operation, actor, purpose, self._emitter)
         return self._emitter.commit((form.fill(new_id(self._ids), rfc3339(self._clock.now_us())),))
+
+
+def _encrypts(version: KeyVersion) -> bool:
+    return permits(version.record.state, version.newest, KeyAct.ENCRYPT)
 
 
 def _header(ciphertext: bytes) -> Header:

@@ -76,6 +76,19 @@ class Keyring:
             return entry
         return await self._reread(("newest", owner.encode()), entry, lambda: self._read_newest(owner))
 
+    async def current(self, entry: Entry) -> Entry:
+        """Say what is known of a version after a wait, in which it may have been revoked.
+
+        Raises:
+            Refusal: the store does not answer, or is not to be believed.
+        """
+        if self._cache.get(*_name(entry)) is entry and self.fresh(entry):
+            return entry
+        again = await self.version(*_name(entry))
+        if again is None:
+            raise not_believed("version: its row is gone")
+        return again
+
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the store something; its refusals to be believed become refusals of ours.
 
@@ -92,14 +105,14 @@ class Keyring:
         except KeyUnavailable as err:
             raise StoreAway(str(err), retryable=err.retryable) from None
 
-    def remember(self, version: KeyVersion, *, newest: bool = False) -> Entry:
-        """Take a version as the store says it is now.
+    def remember(self, version: KeyVersion, asked_at: float, *, newest: bool = False) -> Entry:
+        """Take a version as the store said it was when it was asked.
 
         Raises:
             Refusal: this process has seen a later revision.
         """
         try:
-            return self._cache.put(version, self._clock.monotonic(), newest=newest)
+            return self._cache.put(version, asked_at, newest=newest)
         except KeyRecordRollback as err:
             self._cache.forget(version.key_id)
             raise rolled_back(str(err)) from None
@@ -112,12 +125,21 @@ class Keyring:
             self._cache.saw(version)
 
     async def _read_version(self, key_id: bytes, number: int) -> Entry | None:
-        version = await self.run(self._store.version, key_id, number)
-        return None if version is None else self.remember(version)
+        asked_at, version = await self._ask(self._store.version, key_id, number)
+        return None if version is None else self.remember(version, asked_at)
 
     async def _read_newest(self, owner: Owner) -> Entry | None:
-        version = await self.run(self._store.newest, owner)
-        return None if version is None else self.remember(version, newest=True)
+        asked_at, version = await self._ask(self._store.newest, owner)
+        return None if version is None else self.remember(version, asked_at, newest=True)
+
+    async def _ask(self, function: Callable[..., KeyVersion | None], *args: Any) -> tuple[float, KeyVersion | None]:
+        """Read a version; once more when a change was made, or seen, while the read was under way."""
+        asked_at = self._clock.monotonic()
+        version = await self.run(function, *args)
+        if version is not None and self._cache.is_behind(version):
+            asked_at = self._clock.monotonic()
+            version = await self.run(function, *args)
+        return asked_at, version
 
     async def _reread(
         self, name: object, entry: Entry | None, read: Callable[[], Coroutine[Any, Any, Entry | None]]
@@ -210,7 +232,8 @@ class Keyring:
         if isinstance(error, Refusal):
             if len(self._failed) >= self._limits.dek_max_entries:
                 self._failed.clear()
-            self._failed[name] = (self._clock.monotonic() + self._limits.failure_s, error)
+            until = self._clock.monotonic() + self._limits.failure_s
+            self._failed[name] = (until, copy(error))  # its traceback holds what the vault answered
 
     async def close(self) -> None:
         """Wait for what is under way, and forget every DEK."""

@@ -15,14 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from cryptocore.envelope import Owner
-from cryptocore.errors import (
-    EnvelopeInvalid,
-    EventInvalid,
-    Failed,
-    KeyRecordRollback,
-    KeyUnavailable,
-    RecordInvalid,
-)
+from cryptocore.errors import EnvelopeInvalid, EventInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, SignedRecord, verify_record

@@ -41,7 +41,7 @@ from cryptocore.events import (
 )
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store import KeyStore, KeyVersion
 from cryptocore.testing import CoreUnderTest, MemoryTransport, register
 from cryptocore.wrapping import LocalKeyWrapper, Secret, Unwrapped, VaultCallFailed, Wrapped, build_blob
 
@@ -228,25 +228,78 @@ async def test_without_a_durable_intent_the_vault_is_not_called(core: CoreUnderT
 async def test_a_cancelled_caller_leaves_the_outcome_of_the_vault_call(core: CoreUnderTest) -> None:
     ciphertext = await encrypted(core)
     core.clock.advance(301)
-    entered, proceed = asyncio.Event(), asyncio.Event()
-    inner = core.wrapper
-
-    class Slow(LocalKeyWrapper):
-        async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
-            entered.set()
-            await proceed.wait()
-            return await inner.unwrap(wrapped_dek, version=version, call_ids=call_ids)
-
-    core._keyring._wrappers = {testing.ALIAS: Slow(testing.ALIAS, keys=inner._keys)}
+    slow = Slow(core.wrapper)
+    core._keyring._wrappers = {testing.ALIAS: slow}
     task = asyncio.create_task(decrypted(core, ciphertext))
-    await entered.wait()
+    await slow.entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    proceed.set()
+    slow.proceed.set()
     await core._keyring.close()
 
     assert core.events.only(Operation.UNWRAP)[-1].outcome is Outcome.SUCCEEDED
+
+
+class Slow(LocalKeyWrapper):
+    """Unwraps when it is told to."""
+
+    def __init__(self, inner: LocalKeyWrapper) -> None:
+        super().__init__(testing.ALIAS, keys=inner._keys)
+        self.entered, self.proceed = asyncio.Event(), asyncio.Event()
+
+    async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
+        self.entered.set()
+        await self.proceed.wait()
+        return await super().unwrap(wrapped_dek, version=version, call_ids=call_ids)
+
+
+@pytest.mark.parametrize("use", [Operation.ENCRYPT, Operation.DECRYPT])
+async def test_a_key_revoked_while_the_vault_answers_is_not_used(core: CoreUnderTest, use: Operation) -> None:
+    ciphertext = await encrypted(core)
+    core.clock.advance(301)
+    slow = Slow(core.wrapper)
+    core._keyring._wrappers = {testing.ALIAS: slow}
+    task = asyncio.create_task(decrypted(core, ciphertext) if use is Operation.DECRYPT else encrypted(core))
+    await slow.entered.wait()
+    await core.revoke(ciphertext[3:19].hex(), reason=KeyReason.OPERATOR, **ADMIN)
+    slow.proceed.set()
+
+    with pytest.raises(AccessDenied):
+        await task
+    assert ends(core.events.only(use))[-1] == (Outcome.DENIED, Reason.KEY_STATE)
+
+
+async def test_a_key_rotated_while_the_vault_answers_gives_way_to_the_new_version(core: CoreUnderTest) -> None:
+    await encrypted(core)
+    core.clock.advance(301)
+    slow = Slow(core.wrapper)
+    core._keyring._wrappers = {testing.ALIAS: slow}
+    task = asyncio.create_task(encrypted(core))
+    await slow.entered.wait()
+    core._keyring._wrappers = {testing.ALIAS: core.wrapper}
+    await core.rotate(OWNER, reason=KeyReason.SCHEDULED, **ADMIN)
+    slow.proceed.set()
+
+    assert await decrypted(core, await task) == b"token"
+    assert core.events.only(Operation.ENCRYPT)[-1].key.version == 2  # type: ignore[union-attr]
+
+
+async def test_a_read_that_a_revocation_overtakes_is_no_rollback(core: CoreUnderTest) -> None:
+    ciphertext = await encrypted(core)
+    before = core.store.newest(OWNER)
+    await core.revoke(ciphertext[3:19].hex(), reason=KeyReason.OPERATOR, **ADMIN)
+    read = core.store.version
+    late = [before]
+
+    def overtaken(key_id: bytes, number: int) -> KeyVersion | None:
+        return late.pop() if late else read(key_id, number)
+
+    core.store.version = overtaken  # type: ignore[method-assign]
+
+    with pytest.raises(AccessDenied):
+        await decrypted(core, ciphertext)
+    assert ends(core.events.only(Operation.DECRYPT)) == [(Outcome.DENIED, Reason.KEY_STATE)]
 
 
 async def test_a_vault_call_that_is_itself_cancelled_ends_as_unknown(core: CoreUnderTest) -> None:

@@ -78,7 +78,7 @@ def test_an_intent_alone_is_a_claim_by_its_call_ids_and_its_outcome_makes_the_ma
 @pytest.mark.parametrize("first", ["the forger", "the owner"])
 def test_a_source_does_not_end_the_call_of_another(first: str) -> None:
     bench = Bench()
-    ours = [intent("a"), outcome("a"), use("u", correlation=call_id("a"))]
+    ours: list[Claim | Use | Progress | bytes] = [intent("a"), outcome("a"), use("u", correlation=call_id("a"))]
     forged = outcome("a", source="crm", attempts=(), event_id="a-forged")
 
     bench.send(*([forged, *ours] if first == "the forger" else [ours[0], forged, *ours[1:]]))
