@@ -246,6 +246,7 @@ class KekUseStatus(StrEnum):
     UNLOGGED = "unlogged"
     PENDING = "pending"
     NOT_EVALUATED = "not_evaluated"
+    ALLOWED = "allowed"
 
 
 class Strength(StrEnum):
@@ -259,9 +260,10 @@ class Strength(StrEnum):
 class KekUse(Struct, frozen=True, kw_only=True):
     """One KEK operation with the judgement of the join; `id` is the access_id, or the event id where unlogged.
 
-    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches. `event_id`
-    of an id_reused use is the event whose id it carries. `behind_ms` is how far the slowest live instance of `source`
-    was behind the record when it was judged (0: all had passed it), `instances` how many were live.
+    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches; of an
+    allowed use it is the id of its entry in allowed.toml. `event_id` of an id_reused use is the event whose id it
+    carries. `behind_ms` is how far the slowest live instance of `source` was behind the record when it was judged (0:
+    all had passed it), `instances` how many were live.
     """
 
     id: str

@@ -42,6 +42,7 @@ class KekUses:
     unlogged: int
     pending: int
     not_evaluated: int
+    allowed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def judge_kek_uses(week: WeekFacts) -> KekUses:
         unlogged=status["unlogged"],
         pending=status["pending"],
         not_evaluated=status["not_evaluated"],
+        allowed=status["allowed"],
     )
 
 

@@ -14,7 +14,7 @@ from cryptocore.clock import rfc3339_ms
 from streams.index.port import DocKind, EventIndex
 from streams.sightings import OWN_SHAPES
 
-STATUSES: Final = ("matched", "unaccounted", "unlogged", "pending", "not_evaluated")
+STATUSES: Final = ("matched", "unaccounted", "unlogged", "pending", "not_evaluated", "allowed")
 
 
 class Sight(StrEnum):

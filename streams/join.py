@@ -1,6 +1,7 @@
 """Is each KEK use ours? Vault records meet the events of our services (docs/formats.md, "Vault attempts and the join").
 
 1. A record by an identity of no registered source is unaccounted at once: no event of ours can explain it.
+   Only an entry of allowed.toml can, which is then named.
 2. A record that matches an attempt is explained; which one it matches is `matching`'s to say.
 3. Any other record is unaccounted as soon as every live process of its source has passed its time, provisionally after
    two minutes, for good after an hour.
@@ -23,6 +24,7 @@ from alerts.model import KekUse, KekUseStatus
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.registry import Registry
 from streams import correlate, judgement, rejected
+from streams.allowed import Allowed
 from streams.attempts import VAULT_OPERATION, Attempt, access_of, attempts_of, prefer
 from streams.correlate import Claim, Progress, Use
 from streams.index.documents import kek_use_document
@@ -48,6 +50,7 @@ class JoinStep:
         limits: the times of the join.
         evaluate: False where there are no application events: every use is not_evaluated and no rule runs.
         joined_ms: only uses in this half-open range are judged, the rest is not_evaluated; None = all.
+        allowed: principals of no source that may use a KEK all the same; None = nobody.
     """
 
     topic = CORRELATE
@@ -59,11 +62,13 @@ class JoinStep:
         limits: Limits,
         evaluate: bool = True,
         joined_ms: tuple[int, int] | None = None,
+        allowed: Allowed | None = None,
     ) -> None:
         self._registry = registry
         self._limits = limits
         self._evaluate = evaluate
         self._joined_ms = joined_ms
+        self._allowed = allowed
         self._reset()
 
     def _reset(self) -> None:
@@ -243,6 +248,9 @@ class JoinStep:
             return judgement.judged(use, KekUseStatus.NOT_EVALUATED, "no_batches", final=True)
         access = self._matching.access(ident)
         if access is None:
+            entry = None if self._allowed is None else self._allowed.entry_for(use)
+            if entry is not None:
+                return judgement.judged(use, KekUseStatus.ALLOWED, entry.id, final=True)
             return judgement.judged(use, KekUseStatus.UNACCOUNTED, "foreign_principal", final=True)
         if access.attempt is not None:
             claim = state.get(Kind.CLAIM, access.attempt.claim, ClaimState)

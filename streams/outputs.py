@@ -91,13 +91,18 @@ async def write(out: Path, index: EventIndex, totals: Totals, *, notes: list[str
         indexed=sum(events.values()),
         duplicates={"batches": totals.duplicate_batches, "vault": totals.duplicate_vault},
         rejected=totals.rejected,
-        kek_use={status: by_status[status] for status in statuses},
+        kek_use={status: by_status[status] for status in statuses} | _where_any("allowed", by_status),
         alerts=dict(sorted(Counter(alert["rule_id"] for alert in alerts).items())),
         notes=notes,
     )
     encoded = msgspec.json.format(msgspec.json.encode(summary), indent=2)
     (out / "summary.json").write_bytes(encoded + b"\n")
     return summary
+
+
+def _where_any(status: str, counts: Counter[str]) -> dict[str, int]:
+    """A status that needs a file of its own is named only where that file let something pass."""
+    return {status: counts[status]} if counts[status] else {}
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:

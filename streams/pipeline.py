@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from alerts.thresholds import Limits
 from cryptocore.registry import Registry
+from streams.allowed import Allowed
 from streams.feeds.vaults import VaultDeclarations
 from streams.join import JoinStep
 from streams.keys import KeysStep
@@ -24,6 +25,7 @@ def steps(
     evaluate: bool = True,
     joined_ms: tuple[int, int] | None = None,
     declared: VaultDeclarations | None = None,
+    allowed: Allowed | None = None,
 ) -> Mapping[str, StepFactory]:
     """Return, by input topic, what makes the step of one partition.
 
@@ -32,13 +34,16 @@ def steps(
         evaluate: False where there are no application events: KEK uses are listed, not judged.
         joined_ms: only KEK uses in this half-open range of time are judged; None = all.
         declared: the vaults that there are; None = nobody judges which of them are silent.
+        allowed: principals of no source that may use a KEK all the same; None = nobody.
     """
     return {
         KEY_EVENTS: lambda partition: KeysStep(
             registry=registry, limits=limits, generation=generation, partition=partition
         ),
         VAULT_ACCESS: lambda _: VaultStep(limits=limits, declared=declared),
-        CORRELATE: lambda _: JoinStep(registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms),
+        CORRELATE: lambda _: JoinStep(
+            registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms, allowed=allowed
+        ),
         WHO: lambda _: WhoStep(limits=limits, joined=evaluate),
         SOURCES: lambda _: SourcesStep(registry=registry, limits=limits, declared=declared),
         FINDINGS: lambda _: TriageStep(limits=limits),

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     sources_file: Path = Path("sources.json")
     vaults_file: Path | None = None
     """vaults.toml (docs/vault-feeds.md); without it nobody judges which vaults are silent or undeclared."""
+    allowed_file: Path | None = None
+    """allowed.toml (docs/vault-feeds.md); without it every use of a KEK by a stranger alerts."""
 
     # Deliveries
     webhook_url: HttpUrl | None = None

@@ -11,6 +11,7 @@ from alerts.delivery_apprise import AppriseNotifier
 from alerts.thresholds import Limits
 from cryptocore.clock import SystemClock
 from cryptocore.registry import Registry
+from streams.allowed import Allowed
 from streams.deliveries import Deliveries, LogNotifier
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
@@ -24,19 +25,24 @@ def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; ends the process with 70 when it must not go on.
 
     Raises:
-        RegistryInvalid, VaultsInvalid: the registry or the declaration of vaults cannot be used.
+        RegistryInvalid, VaultsInvalid, AllowedInvalid: one of the reviewed files cannot be used.
         SystemExit: 2 when the topics are not as they must be.
     """
     _log_to_stderr(settings.log_level)
     registry = Registry.load(settings.sources_file)
     declared = None if settings.vaults_file is None else VaultDeclarations.load(settings.vaults_file)
-    asyncio.run(_run(settings, registry, declared))
+    allowed = None if settings.allowed_file is None else Allowed.load(settings.allowed_file)
+    if allowed is not None:
+        allowed.check(registry)
+    asyncio.run(_run(settings, registry, declared, allowed))
 
 
-async def _run(settings: Settings, registry: Registry, declared: VaultDeclarations | None) -> None:
+async def _run(
+    settings: Settings, registry: Registry, declared: VaultDeclarations | None, allowed: Allowed | None
+) -> None:
     await work(
         settings,
-        steps(registry, Limits(), generation=settings.generation, declared=declared),
+        steps(registry, Limits(), generation=settings.generation, declared=declared, allowed=allowed),
         open_index(settings),
         deliver=Deliveries(channels(settings)).send,
     )

@@ -242,6 +242,7 @@ def test_kek_uses_add_up_by_judgement_and_strangers_are_grouped(summary_of: Summ
         use(6, at(3), KekUseStatus.UNLOGGED, reason="no_vault_record"),
         use(7, at(3), KekUseStatus.PENDING),
         use(8, at(3), KekUseStatus.NOT_EVALUATED, reason="no_batches"),
+        use(11, at(4), KekUseStatus.ALLOWED, reason="nightly-backup"),
         use(9, at(7)),  # next week
         use(10, at(-0.1), KekUseStatus.UNACCOUNTED, reason="no_event"),  # last week
     ]
@@ -249,8 +250,8 @@ def test_kek_uses_add_up_by_judgement_and_strangers_are_grouped(summary_of: Summ
     summary = summary_of(kek_documents(uses))
 
     kek = summary.kek_uses
-    assert (kek.vault_uses, kek.explained, kek.unaccounted) == (7, 2, 3)
-    assert (kek.unlogged, kek.pending, kek.not_evaluated) == (1, 1, 1)
+    assert (kek.vault_uses, kek.explained, kek.unaccounted) == (8, 2, 3)
+    assert (kek.unlogged, kek.pending, kek.not_evaluated, kek.allowed) == (1, 1, 1, 1)
     assert row(summary, "KEK uses not accounted for")[:2] == ("3", "1")
     assert [(each.reason, each.count, each.addresses) for each in summary.strangers] == [
         ("no_event", 2, ("198.51.100.1", "198.51.100.2")),
