@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
 from cryptocore.envelope import Owner
 from cryptocore.errors import EnvelopeInvalid, EventInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
@@ -20,11 +19,10 @@ from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, SignedRecord, verify_record
 from cryptocore.registry import Registry
+from cryptocore.store_engine import engine_of
 from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION, metadata
 
 T = TypeVar("T")
-BUSY_S: Final = 5
-"""How long a transaction waits for another one's lock."""
 
 
 class StoreConflict(Failed):
@@ -180,7 +178,7 @@ class KeyStore:
     def _opened(self) -> Engine:
         with self._lock:
             if self._engine is None:
-                engine = _engine(self._url)
+                engine = engine_of(self._url)
                 metadata.create_all(engine)
                 self._engine = engine
             return self._engine
@@ -295,21 +293,3 @@ def _write(connection: Connection, change: Change) -> None:
     connection.execute(
         insert(AUDIT_OUTBOX).values(event_id=change.event_id, service=change.service, line=change.line),
     )
-
-
-def _engine(url: str) -> Engine:
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.startswith("sqlite"):
-        options["connect_args"] = {"timeout": BUSY_S, "check_same_thread": False}
-        if url in ("sqlite://", "sqlite:///:memory:"):
-            options["poolclass"] = StaticPool
-    engine = create_engine(url, **options)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _durable)
-    return engine
-
-
-def _durable(connection: Any, _: Any) -> None:
-    """Make an SQLite connection keep what it commits."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
