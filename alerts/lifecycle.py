@@ -48,7 +48,10 @@ class Delivered(Struct, array_like=True):
 
 
 class Alert(Struct, kw_only=True, omit_defaults=True):
-    """One alert; `finding` is the worst hit, among equals the earliest. Times `_ms` but first and last are ours."""
+    """One alert; `finding` is the worst hit, among equals the earliest. Times `_ms` but first and last are ours.
+
+    `inhibited` holds, by finding id, what would be alerts of their own if this one did not tell of their cause.
+    """
 
     alert_id: str
     number: int
@@ -75,6 +78,7 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
     owed: list[Owed] = []
     delivered: list[Delivered] = []
     commands: list[str] = []
+    inhibited: dict[str, FindingMessage] = {}
     revision: int = 0
     doc_indexed: int = 0
 
@@ -136,6 +140,18 @@ def retract(alert: Alert, message: FindingResolved, *, now_ms: int) -> bool:
     alert.heard_ms = now_ms
     if alert.count == 0:
         alert.resolved_by = message.explanation
+    return True
+
+
+def inhibit(alert: Alert, message: FindingMessage, *, now_ms: int, limits: Limits) -> bool:
+    """Take another rule's finding up as evidence of the same cause; returns whether it told anything new."""
+    known = alert.inhibited.get(message.finding_id)
+    if known is not None and known.count >= message.count:
+        return False
+    alert.inhibited = alert.inhibited | {message.finding_id: message}
+    proof = sorted({*alert.finding.evidence, *message.finding.evidence}, key=lambda one: (one.at_ms, one.kind, one.id))
+    alert.finding = replace(alert.finding, evidence=_ends(proof, limits.evidence))
+    alert.heard_ms = now_ms
     return True
 
 

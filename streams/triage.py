@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from alerts import grouping, lifecycle, text
+from alerts import grouping, inhibition, lifecycle, text
 from alerts.lifecycle import Alert
-from alerts.model import Command, FindingMessage, FindingResolved, Notification
+from alerts.model import Command, Finding, FindingMessage, FindingResolved, Notification
 from alerts.thresholds import Limits
 from cryptocore.clock import rfc3339_ms
 from streams import rejected
@@ -59,6 +59,7 @@ class TriageStep:
     def _reset(self) -> None:
         self._by_finding: dict[str, bytes] = {}
         self._latest: dict[str, bytes] = {}
+        self._sources: dict[inhibition.Place, dict[bytes, None]] = {}
         self._due: dict[bytes, int] = {}
         self._owing: dict[bytes, None] = {}
 
@@ -150,6 +151,11 @@ class TriageStep:
     def _take_finding(self, message: FindingMessage, now_ms: int, state: State, effects: Effects) -> None:
         alert = self._alert_for(message.finding_id, message.fingerprint, state)
         if alert is None:
+            source = self._source_of(message.finding, now_ms, state)
+            if source is not None:
+                if lifecycle.inhibit(source, message, now_ms=now_ms, limits=self._limits):
+                    self._settle(source, now_ms, state, effects)
+                return
             alert = self._open(message, now_ms, state)
         elif not lifecycle.absorb(alert, message, now_ms=now_ms, limits=self._limits):
             return
@@ -169,7 +175,12 @@ class TriageStep:
             if early is None or early.message.retracted < message.retracted:
                 state.put(Kind.METER, key, Early(message=message, seen_ms=now_ms))
         elif lifecycle.retract(alert, message, now_ms=now_ms):
+            released = list(alert.inhibited.values()) if alert.count == 0 else []
+            if released:
+                alert.inhibited = {}
             self._settle(alert, now_ms, state, effects)
+            for inhibited in released:  # what told of their cause was explained; they were not
+                self._take_finding(inhibited, now_ms, state, effects)
 
     def _take_command(self, command: Command, now_ms: int, state: State, effects: Effects) -> str:
         """Returns what is wrong with the command, if anything."""
@@ -193,6 +204,19 @@ class TriageStep:
         latest = self._latest.get(fingerprint)
         alert = None if latest is None else state.get(Kind.ALERT, latest, Alert)
         return None if alert is None or alert.status == "resolved" else alert
+
+    def _source_of(self, finding: Finding, now_ms: int, state: State) -> Alert | None:
+        """The oldest open alert that tells of this finding's cause already, if one does."""
+        place = inhibition.place(finding)
+        if finding.rule_id not in inhibition.TARGETS or place is None:
+            return None
+        found = [state.get(Kind.ALERT, ident, Alert) for ident in self._sources.get(place, ())]
+        able = [
+            one
+            for one in found
+            if one is not None and inhibition.inhibits(one, finding, now_ms=now_ms, limits=self._limits)
+        ]
+        return min(able, key=lambda one: one.number, default=None)
 
     def _open(self, message: FindingMessage, now_ms: int, state: State) -> Alert:
         numbers = state.get(Kind.METER, _NUMBERS, Numbers) or Numbers()
@@ -224,6 +248,9 @@ class TriageStep:
         for finding_id in alert.told:
             self._by_finding[finding_id] = ident
         self._latest[alert.fingerprint] = ident
+        place = inhibition.place(alert.finding)
+        if place is not None and alert.finding.rule_id in inhibition.SOURCES:
+            self._sources.setdefault(place, {})[ident] = None
         self._due[ident] = lifecycle.due_ms(alert, now_ms=now_ms, limits=self._limits)
         if alert.owed:
             self._owing[ident] = None
@@ -238,6 +265,11 @@ class TriageStep:
             self._by_finding.pop(finding_id, None)
         if self._latest.get(alert.fingerprint) == ident:
             del self._latest[alert.fingerprint]
+        place = inhibition.place(alert.finding)
+        if place is not None and ident in self._sources.get(place, ()):
+            del self._sources[place][ident]
+            if not self._sources[place]:
+                del self._sources[place]
         del self._due[ident]
         state.forget(Kind.ALERT, ident)
         for key in state.idents(Kind.METER):
@@ -288,6 +320,8 @@ def document_of(alert: Alert) -> dict[str, Any]:
 def _decisions(alert: Alert) -> dict[str, str]:
     """Who decided what, until when."""
     decided = {"resolved_by": alert.resolved_by} if alert.status == "resolved" else {}
+    if alert.inhibited:
+        decided["inhibits"] = ", ".join(sorted({one.finding.rule_id for one in alert.inhibited.values()}))
     if alert.acknowledged_by:
         decided["acknowledged_by"] = alert.acknowledged_by
         decided["acknowledged_until"] = rfc3339_ms(alert.acknowledged_until_ms)
