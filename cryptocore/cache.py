@@ -12,6 +12,7 @@ from cryptocore.entries import Form
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase
+from cryptocore.records import check_successor
 from cryptocore.store import KeyVersion
 from cryptocore.wrapping import Secret
 
@@ -61,7 +62,14 @@ class Entry:
         self.forms: dict[tuple[Operation, str, str], Form] = {}
 
     def refresh(self, version: KeyVersion, checked_at: float) -> None:
-        """Take what the store says now; the DEK of a version never changes."""
+        """Take what the store says now; the DEK of a version never changes.
+
+        Raises:
+            RecordInvalid: nothing leads there from the revision before.
+        """
+        known = self.version
+        if version.record.revision == known.record.revision + 1:
+            check_successor(known.record, known.signed.record, version.record)
         if version.record.revision != self.version.record.revision:
             self._take(version)
         self.checked_at = checked_at

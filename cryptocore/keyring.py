@@ -116,6 +116,8 @@ class Keyring:
         except KeyRecordRollback as err:
             self._cache.forget(version.key_id)
             raise rolled_back(str(err)) from None
+        except RecordInvalid as err:
+            raise not_believed(f"{err.field}: {err.problem}") from None
 
     def changed(self, versions: list[KeyVersion]) -> None:
         """Forget what was remembered of versions that this process just changed, and remember their revisions."""

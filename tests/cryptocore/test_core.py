@@ -4,6 +4,7 @@ import pickle
 import sqlite3
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from cryptocore import testing
+from cryptocore.audit import Subject
 from cryptocore.cache import CacheLimits
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
@@ -766,6 +768,25 @@ async def test_a_value_of_another_type_in_a_row_is_refused_as_invalid(on_file: T
     core.clock.advance(16)
 
     tamper(f"UPDATE key_version SET {column} = 'text'")
+
+    with pytest.raises(KeyUnavailable):
+        await decrypted(core, ciphertext)
+    assert ends(core.events.only(Operation.DECRYPT))[-1] == (Outcome.FAILED, Reason.RECORD_INVALID)
+
+
+async def test_a_signed_step_from_revoked_back_to_active_is_refused_by_who_saw_the_revocation(
+    core: CoreUnderTest,
+) -> None:
+    ciphertext = await encrypted(core)
+    await core.revoke((await core.describe(OWNER)).key_id, reason=KeyReason.OPERATOR, **ADMIN)
+    with pytest.raises(AccessDenied):
+        await decrypted(core, ciphertext)
+    revoked = core.store.newest(OWNER)
+    assert revoked is not None
+    after = replace(revoked.record, state=KeyState.ACTIVE)
+    who = Subject(ADMIN["actor"], ADMIN["purpose"])
+    core.store.apply([core._lifecycle._change(revoked, after, Operation.RESUME, who)])
+    core.clock.advance(16)
 
     with pytest.raises(KeyUnavailable):
         await decrypted(core, ciphertext)
