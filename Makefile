@@ -47,7 +47,7 @@ pins: $(PY)
 	$(PY) requirements/pin.py $(ARGS)
 
 clean:
-	rm -rf demo-out build dist bench/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf demo-out again mine build dist bench/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(PACKAGES) tests bench requirements -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment; a stamp is older than its requirements when they change, and pip then does the rest ---

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from streams.commands.baselines import baselines
 from streams.commands.feeds import vault_feed
 from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
-from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms
+from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, writes_into
 from streams.commands.vault import vault
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ app.add_typer(baselines, name="baselines")
 app.command()(worker)
 
 
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        console.print(f"keytrail {version('keytrail')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,  # noqa: FBT002 - a switch
+) -> None:
+    """Who used which encryption key, when, why, and whether that was all right."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("demo-out"),
@@ -47,9 +61,10 @@ def demo(
     from streams.demo.run import Demo, next_steps
     from streams.outputs import tell
 
-    summary = asyncio.run(Demo(out, seed=seed, events=events, console=console).run())
+    with writes_into(out):
+        summary = asyncio.run(Demo(out, seed=seed, events=events, console=console).run())
     tell(summary, out, console)
-    console.print(next_steps(out), markup=False, soft_wrap=True)
+    console.print(next_steps(out, sys.argv[0]), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -71,7 +86,8 @@ def replay(
     for path in [*vault_logs, *batches, *([] if sources_file is None else [sources_file])]:
         if not path.exists():
             raise fail(f"no such file or folder: {path}")
-    rejected = asyncio.run(_replay(vault_logs, batches, sources_file, out))
+    with writes_into(out):
+        rejected = asyncio.run(_replay(vault_logs, batches, sources_file, out))
     raise typer.Exit(SOME_REJECTED if rejected else 0)
 
 
@@ -81,21 +97,29 @@ async def _replay(vault_logs: list[Path], batches: list[Path], sources_file: Pat
     from reports import weekly
     from streams import replay as replaying
     from streams.index.embedded import EmbeddedIndex
-    from streams.outputs import tell
+    from streams.outputs import tell, tell_alerts, tell_uses
 
     source = replaying.Input()
     replaying.read_vault_logs(vault_logs, source)
     replaying.read_batch_files(batches, source)
+    if not source.arrivals and not source.rejected:
+        raise fail(f"no log records found in {', '.join(map(str, [*vault_logs, *batches]))}")
     registry = Registry(deployment=bytes(16), signers=()) if sources_file is None else _registry(sources_file)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "index.sqlite").unlink(missing_ok=True)
-    index = EmbeddedIndex(out / "index.sqlite")
+    index = EmbeddedIndex(out / "index.sqlite", simulated=source.simulated)
     await index.ensure()
     try:
         summary = await replaying.replay(source, registry, index, out)
-        week = replaying.last_week(source)
-        if week is not None:
-            await weekly.write(index, week=week, tz="UTC", out=out / "report.html", prepared_ms=now_ms())
+        if source.arrivals:
+            week = await replaying.week_to_report(source, index)
+            page = out / "report.html"
+            simulated = source.simulated
+            await weekly.write(index, week=week, tz="UTC", out=page, simulated=simulated, prepared_ms=now_ms())
+            await tell_alerts(index, console)
+            await tell_uses(index, console)
+            console.print(f"Report of week {week}: {page}", markup=False, soft_wrap=True)
+        else:
+            console.print("Nothing could be read.", style="bold red")
     finally:
         await index.close()
     tell(summary, out, console)
@@ -128,8 +152,9 @@ async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
     from reports import weekly
 
     async with opened(file) as documents:
+        simulated = bool(getattr(documents, "simulated", False))
         try:
-            return await weekly.write(documents, week=week, tz=tz, out=out, prepared_ms=now_ms())
+            return await weekly.write(documents, week=week, tz=tz, out=out, simulated=simulated, prepared_ms=now_ms())
         except ValueError as problem:
             raise fail(f"--week {week}, --tz {tz}: {problem}") from problem
 

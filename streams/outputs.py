@@ -12,9 +12,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from alerts.model import Severity
 from streams.index.port import DocKind, EventIndex
 
+_SHOWN = 20
 _ACCESS_FIELDS = (
     "time",
     "operation",
@@ -68,6 +72,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     emitted: int
     indexed: int
+    accesses: int
     duplicates: dict[str, int]
     rejected: int
     kek_use: dict[str, int]
@@ -89,6 +94,7 @@ async def write(out: Path, index: EventIndex, totals: Totals, *, notes: list[str
     summary = Summary(
         emitted=totals.emitted,
         indexed=sum(events.values()),
+        accesses=len(accesses),
         duplicates={"batches": totals.duplicate_batches, "vault": totals.duplicate_vault},
         rejected=totals.rejected,
         kek_use={status: by_status[status] for status in statuses} | _where_any("allowed", by_status),
@@ -120,16 +126,44 @@ def _alert_line(alert: dict[str, Any]) -> dict[str, Any]:
 def tell(summary: Summary, out: Path, console: Console) -> None:
     """Print what was found, and in which files."""
     uses = summary.kek_use
+    dropped = f"{summary.duplicates['batches']:,} batches, {summary.duplicates['vault']:,} vault records"
     console.print(
-        f"{summary.emitted:,} key events emitted, {summary.indexed:,} indexed; dropped as duplicates: "
-        f"{summary.duplicates['batches']:,} batches, {summary.duplicates['vault']:,} vault records."
+        f"{summary.accesses:,} vault records; {summary.emitted:,} key events emitted, {summary.indexed:,} indexed; "
+        f"dropped as duplicates: {dropped}.",
+        soft_wrap=True,
     )
     counted = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in uses.items() if count)
     console.print(f"KEK uses: {counted or 'none'}.")
     found = ", ".join(f"{rule} {count}" for rule, count in summary.alerts.items())
-    console.print(f"Alerts: {found or 'none'}.")
+    console.print(f"Alerts: {found or 'none'}.", soft_wrap=True)
     if summary.rejected:
         console.print(f"Rejected: {summary.rejected:,}, each with its reason in {out / 'rejected.ndjson'}.")
     for note in summary.notes:
         console.print(note, markup=False, soft_wrap=True)
     console.print(f"Results: {out}", markup=False, soft_wrap=True)
+
+
+async def tell_alerts(index: EventIndex, console: Console) -> None:
+    """Print the gravest alerts, as security on call would have read them."""
+    alerts = await index.find(DocKind.ALERT)
+    alerts.sort(key=lambda alert: (-Severity(alert["severity"]).rank, alert["first_at"]))
+    for alert in alerts[:_SHOWN]:
+        console.print(alert["text"], markup=False, soft_wrap=True)
+        console.print()
+    if len(alerts) > _SHOWN:
+        console.print(f"… and {len(alerts) - _SHOWN} more in alerts.ndjson\n")
+
+
+async def tell_uses(index: EventIndex, console: Console) -> None:
+    """Print who used which KEK, and what is known of it."""
+    counts = await index.count_by(DocKind.KEK_USE, ["principal_id", "vault", "name", "operation", "status"])
+    if not counts:
+        return
+    table = Table("principal", "KEK", "operation", "status", "uses", title="Who used your KEKs", title_justify="left")
+    ranked = sorted(counts.items(), key=lambda each: -each[1])
+    for (principal, vault, name, operation, status), count in ranked[:_SHOWN]:
+        cells = (principal or "(a service's word only)", f"{vault}/{name}", operation, status.replace("_", " "))
+        table.add_row(*map(Text, cells), f"{count:,}")
+    console.print(table)
+    if len(ranked) > _SHOWN:
+        console.print(f"… and {len(ranked) - _SHOWN} more rows in kek-use.ndjson")

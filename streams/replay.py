@@ -6,7 +6,7 @@ a tick for every minute in which something can become due.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from cryptocore.clock import EPOCH
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry
 from streams.batchfile import KeptBatch, Unreadable, read_batches
-from streams.index.port import EventIndex
+from streams.index.port import DocKind, EventIndex
 from streams.memory import MemoryShell
 from streams.messages import CORRELATE, KEY_EVENTS, REJECTED, VAULT_ACCESS
 from streams.meters import duplicates
@@ -28,6 +28,7 @@ from streams.outputs import Summary, Totals, write, write_lines
 from streams.pipeline import steps
 from streams.rejected import Rejected
 from streams.rejected import decode as decode_rejected
+from streams.simulated import NOTE, in_subscription
 from streams.vaultlogs.files import FileRejected, file_key, read, wrap
 from streams.vaultlogs.normalise import normalise
 from streams.vaultlogs.rejection import VaultRecordRejected
@@ -38,11 +39,13 @@ _DUE_FOR_MS = 80 * _MINUTE_MS
 # Batches speak for this much time before their first seal and after their last append.
 _MARGIN_MS = 2 * _MINUTE_MS
 _VAULT_PARTITIONS = 1
+# Nobody was there to look: an alert that files raise does not close by itself when time in them runs on.
+_FOREVER_MS = 100 * 365 * 24 * 60 * _MINUTE_MS
 NOT_EVALUATED = (
     "KEK uses were not evaluated: without application events nobody can say whether a use was yours. "
     "Add --batches and --sources."
 )
-PARTLY_EVALUATED = "KEK uses outside the time of the batches ({} to {}) were not evaluated."
+NO_BATCH_READ = "KEK uses were not evaluated: of the batches that were given, none could be read."
 
 
 class Arrival(NamedTuple):
@@ -68,6 +71,8 @@ class Input:
     partitions: int = 1
     generation: int = 1
     sealed_ms: tuple[int, int] | None = None
+    batch_files: int = 0
+    simulated: bool = False
 
     def reject(self, file: str, line: int | None, reason: str) -> None:
         self.rejected.append({"file": file, "line": line, "reason": reason})
@@ -98,6 +103,7 @@ def read_vault_logs(paths: Iterable[Path], into: Input) -> None:
         except VaultRecordRejected as problem:
             into.reject(str(found.path), found.line, str(problem))
             continue
+        into.simulated = into.simulated or in_subscription(access.resource_id)
         value = wrap(found.original, feed="files", resource_id=access.resource_id or "", fetched_us=access.time_us)
         into.add(
             access.time_us // 1000,
@@ -112,6 +118,7 @@ def read_vault_logs(paths: Iterable[Path], into: Input) -> None:
 def read_batch_files(paths: Iterable[Path], into: Input) -> None:
     """Read files of sealed batches; whether a batch is to be believed is the pipeline's to say."""
     for path in paths:
+        into.batch_files += 1
         for found in read_batches(path):
             if isinstance(found, Unreadable):
                 into.reject(str(path), found.line, found.reason)
@@ -138,11 +145,13 @@ def _add_batch(found: KeptBatch, path: str, into: Input) -> None:
     into.sealed_ms = (min(first, sealed_ms), max(last, found.append_ms))
 
 
-def last_week(source: Input) -> str | None:
-    """Return the ISO week of the last arrival, which the report is about."""
-    if not source.arrivals:
-        return None
-    last = EPOCH + timedelta(milliseconds=max(arrival.at_ms for arrival in source.arrivals))
+async def week_to_report(source: Input, index: EventIndex) -> str:
+    """Return the ISO week of the last alert, or of the last arrival where there is none."""
+    alerts = await index.find(DocKind.ALERT)
+    if alerts:
+        last = datetime.fromisoformat(max(alert["last_at"] for alert in alerts))
+    else:
+        last = EPOCH + timedelta(milliseconds=max(arrival.at_ms for arrival in source.arrivals))
     return f"{last:%G-W%V}"
 
 
@@ -155,7 +164,7 @@ async def replay(source: Input, registry: Registry, index: EventIndex, out: Path
     with_batches = source.sealed_ms is not None
     joined = (source.sealed_ms[0] - _MARGIN_MS, source.sealed_ms[1] + _MARGIN_MS) if source.sealed_ms else None
     shell = MemoryShell(
-        steps=steps(registry, Limits(), evaluate=with_batches, joined_ms=joined),
+        steps=steps(registry, Limits(quiet_ms=_FOREVER_MS), evaluate=with_batches, joined_ms=joined),
         partitions={KEY_EVENTS: source.partitions, VAULT_ACCESS: _VAULT_PARTITIONS, CORRELATE: _VAULT_PARTITIONS},
         index=index,
     )
@@ -166,7 +175,14 @@ async def replay(source: Input, registry: Registry, index: EventIndex, out: Path
     totals = Totals(emitted=emitted, rejected=len(source.rejected), **duplicates(shell.owners))
     await shell.close()
     write_lines(out / "rejected.ndjson", source.rejected)
-    return await write(out, index, totals, notes=[] if with_batches else [NOT_EVALUATED])
+    return await write(out, index, totals, notes=_notes(source))
+
+
+def _notes(source: Input) -> list[str]:
+    notes = [NOTE] if source.simulated else []
+    if source.sealed_ms is not None:
+        return notes
+    return [*notes, NO_BATCH_READ if source.batch_files else NOT_EVALUATED]
 
 
 async def _feed(shell: MemoryShell, arrivals: list[Arrival]) -> dict[tuple[str, int, int], Arrival]:

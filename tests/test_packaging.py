@@ -185,6 +185,7 @@ def test_the_demo_extra_runs_the_command_without_faust_kafka_and_elasticsearch(
     run = environment.run(
         "import importlib.util, sys\n"
         "assert not [n for n in ('faust', 'aiokafka', 'elasticsearch') if importlib.util.find_spec(n)]\n"
+        "import streams.demo.run\n"
         "from streams.cli import app\n"
         "app(['demo', '--help'])"
     )

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -32,6 +34,9 @@ SOME_REJECTED: Final = 3
 """Everything was read; some of it was refused, each item with its reason."""
 UNREACHABLE: Final = 4
 """A server did not answer or refused: running it again may help."""
+
+STOPPED: Final = 130
+"""Ctrl-C."""
 
 _PIPE_WIDTH: Final = 1_000
 _UNREACHABLE: Final = frozenset(
@@ -122,6 +127,21 @@ def plainly(*, kafka: str) -> Iterator[None]:
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
         raise fail(f"{where}{problem.strerror or problem}") from None
+
+
+@contextmanager
+def writes_into(out: Path) -> Iterator[None]:
+    """Make the folder that a command writes into; say what stands in the way, and that a stopped run is incomplete."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as problem:
+        raise fail(f"cannot write into {out}: {problem.strerror}") from None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise fail(f"stopped; what is in {out} is incomplete", STOPPED) from None
 
 
 def _kafka(where: str, problem: Exception) -> str:

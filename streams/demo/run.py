@@ -28,6 +28,7 @@ from streams.messages import CORRELATE, KEY_EVENTS, VAULT_ACCESS
 from streams.meters import duplicates
 from streams.outputs import Summary, Totals, write
 from streams.pipeline import steps
+from streams.simulated import NOTE
 
 DEFAULT_EVENTS = 60_000
 _WAVE_MINUTES = 5
@@ -40,7 +41,6 @@ INTRODUCTION = (
     f"A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity."
     "\nThe company is simulated; the cryptography, the sealed events, the vault's protocol and the monitor are real.\n"
 )
-SIMULATED = "All data here is simulated: an invented company, made by keytrail demo."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Demo:
         self.world = World(self.work, seed=seed)
         index_file = out / "index.sqlite"
         index_file.unlink(missing_ok=True)
-        self.index = EmbeddedIndex(index_file)
+        self.index = EmbeddedIndex(index_file, simulated=True)
         self.shell = MemoryShell(
             steps=steps(self.world.registry, Limits()),
             partitions={KEY_EVENTS: PARTITIONS, VAULT_ACCESS: PARTITIONS, CORRELATE: PARTITIONS},
@@ -206,7 +206,7 @@ class Demo:
         write_batches(self.out / "batches.ndjson", self.tape.batches)
         write_vault_logs(self.out / "vault-logs", self.post.delivered)
         totals = Totals(emitted=self.emitted, rejected=0, **duplicates(self.shell.owners))
-        summary = await write(self.out, self.index, totals, notes=[SIMULATED])
+        summary = await write(self.out, self.index, totals, notes=[NOTE])
         await weekly.write(
             self.index,
             week=WEEK,
@@ -218,15 +218,15 @@ class Demo:
         return summary
 
 
-def next_steps(out: Path) -> str:
-    """Return what to try after the demo."""
+def next_steps(out: Path, keytrail: str) -> str:
+    """Return what to try after the demo; `keytrail` is how this command was called."""
     again = (
-        f"keytrail replay --vault-logs {out}/vault-logs --batches {out}/batches.ndjson "
-        f"--sources {out}/sources.json --out {out}-again"
+        f"{keytrail} replay --vault-logs {out}/vault-logs --batches {out}/batches.ndjson "
+        f"--sources {out}/sources.json --out again"
     )
     return (
         "Next:\n"
         f"  1  open the auditor's report     {out}/report.html\n"
         f"  2  judge the same files again    {again}\n"
-        "  3  try your own vault's logs     keytrail replay --vault-logs logs.json --out mine\n"
+        f"  3  try your own vault's logs     {keytrail} replay --vault-logs logs.json --out mine\n"
     )

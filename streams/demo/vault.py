@@ -18,10 +18,10 @@ from streams.demo.loopback import LOOPBACK, certificates, transport
 from streams.demo.vaultkeys import Keys, VaultError
 from streams.demo.vaultlog import Entry, VaultLog
 from streams.demo.vaultroutes import Call, Vault, route
+from streams.simulated import SUBSCRIPTION
 
 CHALLENGE = 'Bearer authorization="https://login.microsoftonline.com/{tenant}", resource="https://vault.azure.net"'
 MAX_BODY = 64 * 1024
-_SUBSCRIPTION = "5f6d9c52-0d0e-4b7c-9a35-2f1f6f4d8a10"
 _TENANT = "7a2f5a43-58c1-4a0e-8f0e-0b9a7d1b7e11"
 
 
@@ -41,7 +41,7 @@ class VaultServer:
         self._certificates = certificates(hosts)
         self._vaults = {
             host: Vault(
-                host, Keys(host, ids=ids), VaultLog(host, subscription=_SUBSCRIPTION, clock=clock, jitter=jitter)
+                host, Keys(host, ids=ids), VaultLog(host, subscription=SUBSCRIPTION, clock=clock, jitter=jitter)
             )
             for host in hosts
         }

@@ -23,6 +23,7 @@ from streams.demo.simclock import WEEK_END_US, WEEK_START_US, SimClock
 from streams.demo.vault import VaultServer
 from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS, VAULT_ACCESS
+from streams.simulated import DEPLOYMENT
 from streams.vaultlogs.files import file_key, wrap
 
 _YEAR_MS = 366 * 24 * 3600 * 1000
@@ -140,7 +141,7 @@ class World:
             )
             for name, signer in self.signers.items()
         ]
-        return Registry(deployment=self.ids(16), signers=tuple(entries))
+        return Registry(deployment=DEPLOYMENT, signers=tuple(entries))
 
     def wrappers(self, service: str) -> dict[str, AzureKeyWrapper]:
         """Return the service's way to each KEK; made once, as a process keeps its clients."""

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS documents (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS documents_by_time ON documents (kind, at, id);
 """
+_SIMULATED: Final = 1
 # Written once, or overwritten by a higher version alone.
 _WRITE: Final = """
 INSERT INTO documents (kind, id, at, version, body) VALUES (?, ?, ?, ?, ?)
@@ -41,14 +42,27 @@ _timestamp = msgspec.json.Decoder(_Timed).decode
 
 
 class EmbeddedIndex:
-    """EventIndex over a SQLite file, made when it is not there."""
+    """EventIndex over a SQLite file, made when it is not there.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        simulated: mark a new file as holding made-up data, for whoever reports on it later.
+    """
+
+    def __init__(self, path: Path, *, simulated: bool = False) -> None:
         self._path = path
+        self._mark = simulated
         self._connection: sqlite3.Connection | None = None
 
     async def ensure(self) -> None:
         self._connected().executescript(_SCHEMA)
+        if self._mark:
+            self._connected().execute(f"PRAGMA user_version = {_SIMULATED}")
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the file says that its data is made up."""
+        (version,) = self._connected().execute("PRAGMA user_version").fetchone()
+        return bool(version == _SIMULATED)
 
     async def write(self, documents: Sequence[Document]) -> list[Refused]:
         rows, refused = _rows(documents)

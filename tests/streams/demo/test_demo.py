@@ -220,6 +220,53 @@ def test_a_wrong_call_is_told_so_in_one_sentence(tmp_path: Path, arguments: list
     assert "Traceback" not in run.stderr
 
 
+def test_an_alert_from_old_files_stays_open_and_is_told_and_reported(week: Path, tmp_path: Path) -> None:
+    record = next(line for line in vault_records(week) if line["operationName"] == "KeyPurge")
+    later = record | {"time": "2026-12-20T00:00:00.0000000Z", "operationName": "KeyList"}
+    (tmp_path / "logs.json").write_text(json.dumps([record, later]))
+
+    run = keytrail("replay", "--vault-logs", "logs.json", "--out", "out", cwd=tmp_path)
+
+    (alert,) = lines(tmp_path / "out" / "alerts.ndjson")
+    assert alert["status"] == "open"
+    assert alert["number"] in run.stdout
+    assert alert["number"] in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_simulated_data_says_so_wherever_it_is_read_again(week: Path, tmp_path: Path) -> None:
+    replay_of(week, tmp_path / "again")
+    keytrail("replay", "--vault-logs", week / "vault-logs", "--out", "bare", cwd=tmp_path)
+    keytrail("report", "weekly", "--week", "2026-W47", "--index", week / "index.sqlite", "--out", "r", cwd=tmp_path)
+
+    pages = [tmp_path / "again" / "report.html", tmp_path / "bare" / "report.html", *(tmp_path / "r").iterdir()]
+    assert len(pages) == 3
+    assert all("Simulated data" in page.read_text() for page in pages)
+
+
+def test_a_folder_without_logs_is_no_clean_bill(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    run = keytrail("replay", "--vault-logs", "empty", "--out", "out", cwd=tmp_path)
+
+    assert run.returncode == 2
+    assert "no log records found" in run.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "replay"])
+def test_an_out_that_is_a_file_is_refused_in_one_sentence(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    given = ("--vault-logs", "file") if command == "replay" else ()
+
+    run = keytrail(command, *given, "--out", "file", cwd=tmp_path)
+
+    assert run.returncode == 2
+    assert "cannot write into file" in run.stderr
+
+
+def vault_records(week: Path) -> list[dict[str, Any]]:
+    return [record for path in sorted((week / "vault-logs").rglob("PT1H.json")) for record in lines(path)]
+
+
 def test_sources_init_makes_a_registry_that_can_be_read_and_overwrites_nothing(tmp_path: Path) -> None:
     command = ("sources", "init", "--out", "dev", "--service", "key-admin", "--service", "billing=0B0B-OID")
 
