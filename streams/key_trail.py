@@ -179,23 +179,24 @@ class KeyTrail:
         revision = key.revision or 0
         if revision != version.revision and revision and not batch.suspect:
             self._check_revision(Case(event, key_id, history, effective_ms, batch), version, revision)
-        use = KeyUse(
-            event_id=event.id,
-            operation=event.operation,
-            outcome=outcome,
-            reason=event.reason,
-            effective_ms=effective_ms,
-            service=event.service,
-            actor=event.actor,
-            purpose=event.purpose,
-            tenant=tenant,
-            key=view_of(key_id, version),
-            key_revision=revision,
-            recent=_recent(history.uses),
-            failed=_recent(history.failures),
-            suspect=batch.suspect,
-        )
-        self._judge(use, batch)
+        if event.reason is not None or not rules.is_ordinary(outcome, version.revoked_ms):
+            use = KeyUse(
+                event_id=event.id,
+                operation=event.operation,
+                outcome=outcome,
+                reason=event.reason,
+                effective_ms=effective_ms,
+                service=event.service,
+                actor=event.actor,
+                purpose=event.purpose,
+                tenant=tenant,
+                key=view_of(key_id, version),
+                key_revision=revision,
+                recent=_recent(history.uses),
+                failed=_recent(history.failures),
+                suspect=batch.suspect,
+            )
+            self._judge(use, batch)
         if not batch.suspect:
             history.remember(event, outcome, effective_ms, self._limits)
         state.put(_KEY, ident, history)
