@@ -220,17 +220,17 @@ class KeyTrail:
             failed=_recent(history.failures),
             suspect=batch.suspect,
         )
-        self._judge(use, batch)
+        self._judge(use, batch, event.claimed_key_id)
         if not batch.suspect:
             history.remember(event, outcome, effective_ms, self._limits)
             batch.state.put(_KEY, ident, history)
 
-    def _judge(self, use: KeyUse, batch: Batch) -> None:
+    def _judge(self, use: KeyUse, batch: Batch, claimed_key_id: str | None = None) -> None:
         for finding in rules.run(use, self._limits):
             self._report(finding, batch)
         trouble = _RECORD_TROUBLE.get(use.reason) if use.reason is not None else None  # type: ignore[call-overload]
         if trouble is not None:
-            self._report(_record_trouble(trouble, use), batch)
+            self._report(_record_trouble(trouble, use, claimed_key_id), batch)
 
     def _check_revision(self, case: Case, version: VersionHistory, revision: int) -> None:
         """Hold the revision that a use names against the life-cycle events; without any there is nothing to say."""
@@ -410,10 +410,10 @@ def _key_finding(finding: str, case: Case, summary: str) -> Finding:
     )
 
 
-def _record_trouble(finding: str, use: KeyUse) -> Finding:
-    """A service met a key record that it could not accept."""
+def _record_trouble(finding: str, use: KeyUse, claimed_key_id: str | None) -> Finding:
+    """A service met a key record that it could not accept; the key may be known from the envelope alone."""
     what = "whose signature or content does not hold" if finding == "key_record_invalid" else "older than one it knew"
-    key_id = use.key.id if use.key is not None else ""
+    key_id = use.key.id if use.key is not None else claimed_key_id or ""
     return system_finding(
         finding,
         summary=f"{use.service} met a record of key {key_id or '(unknown)'} {what}",

@@ -112,6 +112,7 @@ async def test_a_key_row_changed_back_from_revoked_is_found(attacked: Attacked) 
     assert attacked.core.events.only(Operation.DECRYPT)[-1].reason is Reason.RECORD_INVALID
     assert attacked.found() == {"key_record_invalid": 1}
     assert "tested" in attacked.finding().summary
+    assert attacked.finding().key == ciphertext[3:19].hex()  # the key that the envelope names
 
 
 @pytest.mark.parametrize("history", [(), (WITHOUT_THE_REVOCATION,)], ids=["its history stays", "its history goes too"])
