@@ -1,10 +1,12 @@
 """Session fixtures for real servers, the order of the run, and the count of what had no server to be tested with."""
 
+import logging
 from collections.abc import Iterator
 from uuid import uuid4
 
 import psycopg
 import pytest
+import structlog
 from sqlalchemy import make_url
 
 from tests.servers import session
@@ -13,6 +15,16 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
 SERVER_FIXTURES = {"kafka", "elasticsearch_url", "postgres_url", "own_kafka", "own_elasticsearch", "own_postgres"}
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command that runs in this process sets up for a process of its own."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -82,11 +82,11 @@ def test_settings_that_cannot_work_are_refused_without_their_values(wrong: dict[
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYTRAIL_KAFKA_BOOTSTRAP", "log.example:9093")
+    monkeypatch.setenv("KEYTRAIL_KAFKA_BOOTSTRAP", "127.0.0.1:19093")
     monkeypatch.setenv("KEYTRAIL_PARTITIONS", "4")
 
     config = Settings()
 
-    assert config.kafka_bootstrap == "log.example:9093"
+    assert config.kafka_bootstrap == "127.0.0.1:19093"
     assert config.topic_partitions["key-events"] == 4
     assert config.topic_partitions["findings"] == 1
