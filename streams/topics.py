@@ -3,6 +3,7 @@
 Partition counts are a fixed property of a topic: whoever sends and whoever reads must agree on them.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -52,6 +53,11 @@ def wanted(settings: Settings) -> list[Topic]:
     return topics + [Topic(settings.state_topic(name), counts[name], _STATE) for name in INPUTS]
 
 
+APPEAR_WITHIN_S: Final = 10.0
+"""How long `ensure` waits for new topics to be listed; the metadata of a broker follow its controller's."""
+_LOOK_AGAIN_S: Final = 0.1
+
+
 async def ensure(settings: Settings) -> list[Difference]:
     """Make the topics that are missing and say how existing ones differ.
 
@@ -66,6 +72,7 @@ async def ensure(settings: Settings) -> list[Difference]:
         missing = [topic for topic in topics if topic.name not in existing]
         if missing:
             existing |= await _create(admin, missing, settings.topic_replication)
+            await _appear(admin, {topic.name for topic in missing})
         return await _differences(admin, [topic for topic in topics if topic.name in existing])
     finally:
         await admin.close()
@@ -82,6 +89,14 @@ async def differences(settings: Settings) -> list[Difference]:
         return missing + await _differences(admin, [topic for topic in topics if topic.name in existing])
     finally:
         await admin.close()
+
+
+async def _appear(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+    """Wait until the broker lists what it has just made: the next command may ask for it at once."""
+    for _ in range(round(APPEAR_WITHIN_S / _LOOK_AGAIN_S)):
+        if names <= set(await admin.list_topics()):
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int) -> set[str]:
