@@ -30,7 +30,6 @@ from streams.outputs import Summary, Totals, write
 from streams.pipeline import steps
 from streams.simulated import NOTE
 
-DEFAULT_EVENTS = 60_000
 _WAVE_MINUTES = 5
 _SERVICES_A_WAVE = 5
 _OWNERS_A_PROCESS = 3

@@ -47,7 +47,6 @@ class VaultServer:
         }
         self._runner: web.AppRunner | None = None
         self.port = 0
-        self.available = True
 
     def vault(self, host: str) -> Vault:
         return self._vaults[host]
@@ -75,10 +74,8 @@ class VaultServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         vault = self._vaults.get((request.host or "").rsplit(":", 1)[0].lower())
-        if vault is None or not self.available:
-            return web.json_response(
-                _error(VaultError(503, "ServiceUnavailable", "No such vault, or not now.")), status=503
-            )
+        if vault is None:
+            return web.json_response(_error(VaultError(503, "ServiceUnavailable", "No such vault.")), status=503)
         request_id = str(uuid.UUID(bytes=self._ids(16), version=4))
         headers = {"x-ms-request-id": request_id, "x-ms-keyvault-service-version": "1.9.2854.1"}
         identity = self.directory.bearer(request.headers.get("Authorization", ""))

@@ -21,7 +21,6 @@ _SIGNATURES = {
     404: "Not Found",
     409: "Conflict",
     429: "Too Many Requests",
-    503: "Service Unavailable",
 }
 
 
