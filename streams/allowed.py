@@ -6,7 +6,6 @@ An entry never explains the identity of a registered source: that one's uses are
 """
 
 import re
-import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from msgspec import Struct
 from alerts.model import KekUse
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry
+from streams import tomlfile
 
 LONGEST: Final = timedelta(days=366)
 """A year, whichever: who still needs it then says so again."""
@@ -71,12 +71,7 @@ class Allowed(Struct, frozen=True):
         Raises:
             AllowedInvalid: with the entry and the field that is wrong.
         """
-        try:
-            return cls.parse(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise AllowedInvalid("file", f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise AllowedInvalid("file", f"{path} is not UTF-8") from error
+        return cls.parse(tomlfile.read(path, AllowedInvalid))
 
     @classmethod
     def parse(cls, text: str) -> "Allowed":
@@ -85,10 +80,7 @@ class Allowed(Struct, frozen=True):
         Raises:
             AllowedInvalid: with the entry and the field that is wrong.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise AllowedInvalid("file", f"not TOML: {error}") from error
+        document = tomlfile.parse(text, AllowedInvalid)
         tables = document.pop("allowed", [])
         if document or not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
             raise AllowedInvalid("file", "holds [[allowed]] tables and nothing else")

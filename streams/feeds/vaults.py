@@ -5,7 +5,6 @@ finding: `coverage_findings` says which, and keeps nothing.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from alerts.system import system_finding
 from alerts.thresholds import DAY_MS, HOUR_MS
 from cryptocore.clock import rfc3339_ms
 from cryptocore.errors import FormatError
+from streams import tomlfile
 from streams.vaultlogs.objects import resource
 from streams.vaultlogs.rejection import VaultRecordRejected
 
@@ -62,12 +62,7 @@ class VaultDeclarations(Struct, frozen=True):
         Raises:
             VaultsInvalid: with the record and the field that is wrong.
         """
-        try:
-            return cls.parse(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise VaultsInvalid("file", f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise VaultsInvalid("file", f"{path} is not UTF-8") from error
+        return cls.parse(tomlfile.read(path, VaultsInvalid))
 
     @classmethod
     def parse(cls, text: str) -> "VaultDeclarations":
@@ -76,10 +71,7 @@ class VaultDeclarations(Struct, frozen=True):
         Raises:
             VaultsInvalid: with the record and the field that is wrong.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise VaultsInvalid("file", f"not TOML: {error}") from error
+        document = tomlfile.parse(text, VaultsInvalid)
         _known(document, {"vault"}, "file")
         vaults: dict[str, DeclaredVault] = {}
         for number, table in enumerate(_tables(document, "vault", "file"), start=1):
