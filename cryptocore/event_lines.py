@@ -38,11 +38,11 @@ class OwnerRef(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class KekRef(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
-    """A version of a key in a vault, all in lower case."""
+    """A version of a key in a vault, all in lower case; only an act on the KEK itself may leave the version open."""
 
     vault: str
     name: str
-    version: str
+    version: str | None = None
 
 
 class VaultAttempt(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):

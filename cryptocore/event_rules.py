@@ -32,6 +32,7 @@ from cryptocore.event_texts import (
 )
 from cryptocore.vocabulary import (
     DATA_USES,
+    KEK_ACTS,
     LIFE_CYCLE,
     MOTIVES,
     TOKEN_ACTS,
@@ -96,7 +97,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     if event.address is not None and not addresses[event.address]:
         raise _wrong("address", "not an IP address in lower case without port")
     if kek is not None:
-        _check_kek(kek)
+        _check_kek(kek, event.operation)
     if event.trace_id is not None and not is_trace_id(event.trace_id):
         raise _wrong("trace_id", "not a trace id")
     shape = (
@@ -182,14 +183,20 @@ def _judge_vault_call(event: "AuditEvent") -> None:
     if is_call and event.phase is Phase.INTENT:
         if not event.call_ids:
             raise _wrong("call_ids", "missing")
-    elif event.call_ids:
-        raise _wrong("call_ids", "only the intent of a wrap or unwrap carries them")
+    elif event.call_ids and not (event.phase is Phase.INTENT and administers_kek(event)):
+        raise _wrong("call_ids", "only the intent of a wrap or unwrap, or of an act on a KEK, carries them")
     if is_call and event.phase is Phase.OUTCOME:
         if event.outcome is Outcome.SUCCEEDED and not event.vault_attempts:
             raise _wrong("vault_attempts", "missing")
-    elif event.vault_attempts:
-        raise _wrong("vault_attempts", "only the outcome of a wrap or unwrap carries them")
+    elif event.vault_attempts and not (event.phase is Phase.OUTCOME and administers_kek(event)):
+        raise _wrong("vault_attempts", "only the outcome of a wrap or unwrap, or of an act on a KEK, carries them")
     _judge_call_ids(event)
+
+
+def administers_kek(event: "AuditEvent") -> bool:
+    """Say whether an event is about the life of a KEK in a vault: an act that the vault's own log shows too."""
+    key = event.key
+    return event.kek is not None and key is not None and key.kind == "kek" and event.operation in KEK_ACTS
 
 
 def _judge_call_ids(event: "AuditEvent") -> None:
@@ -253,12 +260,15 @@ def _check_owner(owner: "OwnerRef") -> None:
         raise _wrong("owner.integration_id", "not 1 to 128 visible ASCII characters")
 
 
-def _check_kek(kek: "KekRef") -> None:
+def _check_kek(kek: "KekRef", operation: Operation) -> None:
     if not vaults[kek.vault]:
         raise _wrong("kek.vault", "not a vault name in lower case")
     if not kek_names[kek.name]:
         raise _wrong("kek.name", "not a key name in lower case")
-    if not kek_versions[kek.version]:
+    if kek.version is None:
+        if operation not in KEK_ACTS:
+            raise _wrong("kek.version", "missing")
+    elif not kek_versions[kek.version]:
         raise _wrong("kek.version", "not a key version in lower case")
 
 

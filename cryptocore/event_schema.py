@@ -12,6 +12,7 @@ from cryptocore import event_texts as texts
 from cryptocore.keys import KeyState
 from cryptocore.vocabulary import (
     DATA_USES,
+    KEK_ACTS,
     LIFE_CYCLE,
     MOTIVES,
     TOKEN_ACTS,
@@ -89,7 +90,7 @@ def _event() -> Schema:
         "owner": _owner(),
         "kek": _object(
             {"vault": _text(texts.VAULT), "name": _text(texts.KEK_NAME), "version": _text(texts.KEK_VERSION)},
-            ("vault", "name", "version"),
+            ("vault", "name"),
         ),
         "actor": _text(texts.ACTOR),
         "purpose": _text(texts.PURPOSE),
@@ -199,14 +200,22 @@ def _key_and_owner() -> list[Schema]:
 
 
 def _calls() -> list[Schema]:
-    call = _word(VAULT_CALLS)
+    call, act = _word(VAULT_CALLS), _word(KEK_ACTS)
     intent = _where(operation=call, phase=_word([Phase.INTENT]))
     outcome = _where(operation=call, phase=_word([Phase.OUTCOME]))
     succeeded = _where(outcome=_word([Outcome.SUCCEEDED]))
+    on_kek = _where(operation=act, kek={}, key=_where(kind={"const": "kek"}))
+    begun = {"allOf": [on_kek, _where(phase=_word([Phase.INTENT]))]}
+    ended = {"allOf": [on_kek, _where(phase=_word([Phase.OUTCOME]))]}
     return [
         _rule(_where(operation=call), _has("kek")),
-        _rule(intent, _has("call_ids"), _lacks("call_ids")),
-        _rule(outcome, _rule(succeeded, _has("vault_attempts")), _lacks("vault_attempts")),
+        _rule(_where(kek=_lacks("version")), _where(operation=act)),
+        _rule(intent, _has("call_ids"), _rule({"not": begun}, _lacks("call_ids"))),
+        _rule(
+            outcome,
+            _rule(succeeded, _has("vault_attempts")),
+            _rule({"not": ended}, _lacks("vault_attempts")),
+        ),
     ]
 
 

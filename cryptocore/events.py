@@ -7,6 +7,7 @@ event_texts.py, the JSON Schema in event_schema.py.
 
 import json
 import re
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -51,10 +52,13 @@ __all__ = [
     "decode_lines",
     "encode_line",
     "json_schema",
+    "kek_key_id",
 ]
 
 MAX_LINE: Final = 16 * 1024
 """Bytes of one line, without its newline."""
+
+_KEK_ID: Final = b"keytrail/kek-id/v1\x00"
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
@@ -109,6 +113,11 @@ def decode_lines(value: bytes) -> tuple[list[Line], list[bytes]]:
     ):
         lines = [_decode(raw, f"line {number}: ") for number, raw in enumerate(raw_lines, 1)]
     return lines, raw_lines
+
+
+def kek_key_id(vault: str, name: str) -> str:
+    """Give the `key.id` under which events speak of a KEK: all of its versions, in any spelling of the names."""
+    return sha256(_KEK_ID + f"{vault}/{name}".lower().encode()).hexdigest()[:32]
 
 
 def json_schema() -> dict[str, Any]:

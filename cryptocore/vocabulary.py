@@ -110,3 +110,5 @@ LIFE_CYCLE = (
     )
     | TOKEN_ACTS
 ) - {Operation.TOKEN_USE}
+KEK_ACTS = LIFE_CYCLE - TOKEN_ACTS
+"""Acts that a KEK, too, may undergo: its life is in the vault, so each of them is a call that the vault logs."""

@@ -33,6 +33,7 @@ from cryptocore.events import (
     decode_lines,
     encode_line,
     json_schema,
+    kek_key_id,
 )
 from cryptocore.keys import KeyState
 
@@ -263,6 +264,11 @@ def test_a_bad_line_is_refused_and_its_field_named(document: dict[str, Any], fie
 @pytest.mark.parametrize("document", [document for document, _ in BAD.values()], ids=list(BAD))
 def test_the_schema_refuses_what_the_decoder_refuses(document: dict[str, Any]) -> None:
     assert not validator.is_valid(document)
+
+
+def test_the_key_id_of_a_kek_is_of_its_names_whatever_their_case() -> None:
+    assert kek_key_id("kv-prod", "tokens") == kek_key_id("KV-Prod", "Tokens") == "41150fc3d67f1834fab26459cef987d7"
+    assert kek_key_id("kv-prod", "other") != kek_key_id("kv-prod", "tokens")
 
 
 def test_a_bad_line_in_a_batch_is_named_by_its_number() -> None:

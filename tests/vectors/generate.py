@@ -559,6 +559,19 @@ OUTCOME: Vector = {
     "intent_id": INTENT_ID,
     "vault_attempts": [ATTEMPT],
 }
+KEK_ID = sha256(b"keytrail/kek-id/v1\x00" + b"kv-prod/tokens").digest()[:16]
+KEK_INTENT: Vector = {
+    **without(INTENT, "owner"),
+    "operation": "rotate",
+    "key": {"id": KEK_ID.hex(), "kind": "kek"},
+    "kek": without(KEK, "version"),
+}
+KEK_OUTCOME: Vector = {
+    **without(OUTCOME, "owner"),
+    "operation": "rotate",
+    "reason": "scheduled",
+    "key": {"id": KEK_ID.hex(), "kind": "kek", "state": "active"},
+}
 COUNT = {"operation": "decrypt", "outcome": "failed", "reason": "bad_tag", "count": 412}
 SUMMARY: Vector = {
     **without(EVENT, "key"),
@@ -608,6 +621,8 @@ def good_lines() -> list[tuple[str, str, bytes]]:
         ("a summary", compact(SUMMARY), INSTANCE),
         ("a re-encryption under a grant", compact({**EVENT, "operation": "reencrypt", "recovery": True}), KEY_ID),
         ("a use while the vault was out", compact({**EVENT, "outage_grace": True}), KEY_ID),
+        ("the intent of a KEK's rotation", compact(KEK_INTENT), KEK_ID),
+        ("its outcome, with the new version", compact(KEK_OUTCOME), KEK_ID),
         ("a token used", compact({**without(EVENT, "key"), "operation": "token.use"}), INSTANCE),
         ("a traced encrypt", compact({**EVENT, "operation": "encrypt", "trace_id": "4bf92f3577b34da6a3ce"}), KEY_ID),
         ("29 February of a leap year", compact({**EVENT, "occurred_at": "2028-02-29T23:59:59.999999Z"}), KEY_ID),
@@ -669,6 +684,13 @@ def bad_lines() -> list[tuple[str, str, str]]:
         ("an intent without call ids", "call_ids", compact(without(INTENT, "call_ids"))),
         ("one call id twice", "call_ids", compact({**INTENT, "call_ids": [CALL_ID, CALL_ID]})),
         ("call ids on a decrypt", "call_ids", compact({**EVENT, "call_ids": [CALL_ID]})),
+        ("call ids on the rotation of a DEK", "call_ids",
+         compact({**KEK_INTENT, "key": {"id": KEY_ID.hex(), "kind": "dek"}})),
+        ("call ids of a KEK's rotation without its kek", "call_ids", compact(without(KEK_INTENT, "kek"))),
+        ("call ids on the outcome of a KEK's rotation", "call_ids", compact({**KEK_OUTCOME, "call_ids": [CALL_ID]})),
+        ("attempts on the intent of a KEK's rotation", "vault_attempts",
+         compact({**KEK_INTENT, "vault_attempts": [ATTEMPT]})),
+        ("an unwrap under no version", "kek.version", compact({**INTENT, "kek": without(KEK, "version")})),
         ("a success without attempts", "vault_attempts", compact(without(OUTCOME, "vault_attempts"))),
         ("attempts on an intent", "vault_attempts", compact({**INTENT, "vault_attempts": [ATTEMPT]})),
         ("an attempt without start", "vault_attempts[0].started_at",
