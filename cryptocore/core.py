@@ -1,30 +1,32 @@
-"""CryptoCore: encrypt, decrypt, and the life of keys, each use with a durable audit event before its result.
+"""CryptoCore: encrypt and decrypt, each use with a durable audit event before its result.
 
 What it decides is the order of things: who acts, which key, whose, in which state, the DEK, the event, the result. How
-each is done is elsewhere: cache.py and keyring.py, vaultcalls.py, lifecycle.py, emitter.py.
+each is done is elsewhere: cache.py and keyring.py, vaultcalls.py, emitter.py; the life of keys in core_keys.py.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from hmac import compare_digest
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, no_arrow, state_forbids
-from cryptocore.cache import CacheLimits, Entry, KeyCache, key_ref
+from cryptocore.acts import Acts
+from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, state_forbids
+from cryptocore.cache import CacheLimits, Entry, KeyCache
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.context import who_acts
+from cryptocore.core_keys import KeyCare
 from cryptocore.emitter import Emitter
 from cryptocore.entries import new_id
-from cryptocore.envelope import KEY_ID_SIZE, Header, Owner, decrypt_envelope, encrypt_envelope
+from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope
 from cryptocore.errors import AccessDenied, ConfigurationError, DecryptionFailed, EnvelopeInvalid
 from cryptocore.events import Operation, Outcome, Reason
-from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keyring import Keyring
-from cryptocore.keys import KeyAct, KeyReason, permits
-from cryptocore.lifecycle import OPERATIONS, LifeCycle
+from cryptocore.keys import KeyAct, permits
+from cryptocore.lifecycle import LifeCycle
+from cryptocore.parts import Parts
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
 from cryptocore.signing import Signer
@@ -35,7 +37,7 @@ from cryptocore.wrapping import KeyWrapper
 T = TypeVar("T")
 
 
-class CryptoCore:
+class CryptoCore(KeyCare):
     """The one object that a service talks to.
 
     Args:
@@ -67,30 +69,44 @@ class CryptoCore:
     ) -> None:
         if service != emitter.service or deployment != registry.deployment:
             raise ConfigurationError("service and deployment are those of emitter and registry")
-        self._store = store
         self._emitter = emitter
-        self._kek_alias = kek_alias
         self._clock = clock or SystemClock()
         self._ids = ids
         self._audit = Audit(emitter, ids)
         self._cache = KeyCache(limits or CacheLimits())
         calls = VaultCalls(self._audit)
         self._keyring = Keyring(store, self._cache, calls, wrappers, clock=self._clock, threads=emitter.background)
-        self._lifecycle = LifeCycle(
+        self._relay = Relay(store, self._keyring, self._audit, clock=self._clock)
+        self.parts = Parts(
+            service=service,
             deployment=deployment,
+            registry=registry,
             store=store,
             keyring=self._keyring,
+            cache=self._cache,
+            lifecycle=LifeCycle(
+                deployment=deployment,
+                store=store,
+                keyring=self._keyring,
+                calls=calls,
+                audit=self._audit,
+                signer=key_signer,
+                clock=self._clock,
+                ids=ids,
+            ),
             calls=calls,
             audit=self._audit,
+            relay=self._relay,
+            acts=Acts(self._relay, self.open),
             signer=key_signer,
+            wrappers=wrappers,
+            kek_alias=kek_alias,
             clock=self._clock,
             ids=ids,
         )
-        self._relay = Relay(store, self._keyring, self._audit, clock=self._clock)
         self._owns_emitter = False
         self._opened = False
         self._opening = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
     def from_env(cls, *, credential: Any = None, token_provider: Any = None) -> "CryptoCore":
@@ -250,130 +266,6 @@ class CryptoCore:
         await self._release(Operation.DECRYPT, entry, actor, purpose, grace=grace)
         return plaintext
 
-    # --- the life of keys ------------------------------------------------------------------------------------------
-
-    async def create_key(
-        self,
-        owner: Owner,
-        *,
-        actor: str | None = None,
-        purpose: str | None = None,
-        kek_alias: str | None = None,
-    ) -> KeyInfo:
-        """Make a key in state pre-activation; `activate` lets it encrypt.
-
-        Raises:
-            InvalidTransition: the owner has a key that lives.
-            KeyUnavailable, AccessDenied: vault or store failed or refused.
-            AuditUnavailable: an event is not durable.
-        """
-        subject = Subject.of(actor, purpose, owner.ref())
-        work = self._lifecycle.create(owner, kek_alias or self._kek_alias, subject)
-        return key_info(await self._live(Operation.CREATE, subject, work))
-
-    async def activate(self, key_id: str, *, actor: str | None = None, purpose: str | None = None) -> KeyInfo:
-        """Let a key encrypt.
-
-        Raises:
-            InvalidTransition: it has no version that waits for it, or the owner has another active key.
-        """
-        subject = Subject.of(actor, purpose)
-        work = self._lifecycle.act(_raw(key_id), KeyAct.ACTIVATE, subject, reason=KeyReason.NONE)
-        return key_info((await self._live(Operation.ACTIVATE, subject.claiming(_raw(key_id)), work))[-1])
-
-    async def rotate(
-        self,
-        owner: Owner,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        retire_at_ms: int = 0,
-    ) -> KeyInfo:
-        """Give an owner a new version for new data; the one before decrypts until `retire_at_ms` (0: no date).
-
-        Two rotations at once give one new version, which both return.
-
-        Raises:
-            InvalidTransition: the owner has no active key.
-            KeyUnavailable, AccessDenied: vault or store failed or refused.
-        """
-        subject = Subject.of(actor, purpose, owner.ref())
-        work = self._rotate(owner, reason, subject, retire_at_ms)
-        return key_info(await self._live(Operation.ROTATE, subject, work))
-
-    async def revoke(
-        self,
-        key_id: str,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        version: int | None = None,
-        note: str | None = None,
-    ) -> list[KeyInfo]:
-        """Take a key, or one version of it, out of service for good. Needs the key store only.
-
-        Raises:
-            InvalidTransition: there is nothing to revoke.
-            KeyUnavailable: the store does not answer.
-        """
-        return await self._act(key_id, KeyAct.REVOKE, reason, actor=actor, purpose=purpose, version=version, note=note)
-
-    async def suspend(
-        self,
-        key_id: str,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        version: int | None = None,
-        note: str | None = None,
-    ) -> list[KeyInfo]:
-        """Stop all use of a key until `resume`. Arguments and errors as `revoke`."""
-        return await self._act(key_id, KeyAct.SUSPEND, reason, actor=actor, purpose=purpose, version=version, note=note)
-
-    async def resume(
-        self,
-        key_id: str,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        version: int | None = None,
-        note: str | None = None,
-    ) -> list[KeyInfo]:
-        """End a suspension. Arguments and errors as `revoke`."""
-        return await self._act(key_id, KeyAct.RESUME, reason, actor=actor, purpose=purpose, version=version, note=note)
-
-    async def archive(
-        self,
-        key_id: str,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        version: int | None = None,
-        note: str | None = None,
-    ) -> list[KeyInfo]:
-        """Take a key out of use and keep it. Arguments and errors as `revoke`."""
-        return await self._act(key_id, KeyAct.ARCHIVE, reason, actor=actor, purpose=purpose, version=version, note=note)
-
-    async def describe(self, owner: Owner) -> KeyInfo:
-        """Say which version encrypts for an owner, or which was the last one; no event, since no key is used.
-
-        Raises:
-            AccessDenied: the owner has no key.
-            KeyUnavailable: the store does not answer, or is not to be believed.
-        """
-        try:
-            version = await self._keyring.run(self._store.newest, owner)
-        except Refusal as refusal:
-            raise refusal.public() from None
-        if version is None:
-            raise AccessDenied("the owner has no key")
-        return key_info(version)
-
     # --- open, relay, close ----------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -404,7 +296,7 @@ class CryptoCore:
         if not self._opened:
             self._cache.clear()
             return
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.parts.acts.finish()
         await self._keyring.close()
         await self._relay.stop()
         self._opened = False
@@ -433,66 +325,13 @@ class CryptoCore:
 
     async def _create_missing(self, owner: Owner, subject: Subject) -> None:
         try:
-            await self._lifecycle.create(owner, self._kek_alias, subject, activate=True)
+            await self.parts.lifecycle.create(owner, self.parts.kek_alias, subject, activate=True)
         except StoreConflict:
             return  # somebody else made it meanwhile
         except Refusal as refusal:
             if refusal.reason is not Reason.KEY_STATE or isinstance(refusal, StoreAway):
                 raise
         self._relay.wake()
-
-    async def _rotate(self, owner: Owner, reason: KeyReason, subject: Subject, retire_at_ms: int) -> KeyVersion:
-        version, made = await self._lifecycle.rotate(owner, reason, subject, retire_at_ms=retire_at_ms)
-        if not made:  # the caller gets what it asked for, and the trail says that it was not made twice
-            denied = no_arrow("somebody else rotated meanwhile", key_ref(version))
-            event = self._audit.event(
-                Operation.ROTATE, subject.about(key_ref(version)), outcome=denied.outcome, reason=denied.reason
-            )
-            await self._audit.record(event)
-        return version
-
-    async def _act(
-        self,
-        key_id: str,
-        act: KeyAct,
-        reason: KeyReason,
-        *,
-        actor: str | None,
-        purpose: str | None,
-        version: int | None,
-        note: str | None,
-    ) -> list[KeyInfo]:
-        subject = Subject.of(actor, purpose)
-        raw = _raw(key_id)
-        if reason is KeyReason.NONE:
-            raise ConfigurationError(f"to {act} a key needs a reason")
-        work = self._lifecycle.act(raw, act, subject, reason=reason, number=version, note=note)
-        return [key_info(changed) for changed in await self._live(OPERATIONS[act], subject.claiming(raw), work)]
-
-    async def _live(self, operation: Operation, subject: Subject, work: Coroutine[Any, Any, T]) -> T:
-        """Run an act of the life cycle to its end, even when its caller is cancelled meanwhile."""
-
-        async def act() -> T:
-            try:
-                result = await work
-            except Refusal as refusal:
-                return await self._relay.refuse(operation, subject, refusal)
-            except StoreConflict:
-                return await self._relay.refuse(operation, subject, no_arrow("the key was changed meanwhile"))
-            self._relay.wake()
-            return result
-
-        if not self._opened:
-            await self.open()
-        task = asyncio.get_running_loop().create_task(act())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: its caller, if still there, has it too
 
     def _decrypts(self, version: KeyVersion) -> bool:
         record = version.record
@@ -526,18 +365,3 @@ def _opened(dek: bytes, ciphertext: bytes, owner: Owner, record: str, entry: Ent
         return decrypt_envelope(dek, ciphertext, owner=owner, record=record)
     except DecryptionFailed:
         raise cannot_open(Outcome.FAILED, Reason.BAD_TAG, entry.key) from None
-
-
-def _raw(key_id: str) -> bytes:
-    """Read a key's id.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    try:
-        raw = bytes.fromhex(key_id)
-    except ValueError:
-        raw = b""
-    if len(raw) != KEY_ID_SIZE:
-        raise ConfigurationError(f"a key id is {2 * KEY_ID_SIZE} hex digits") from None
-    return raw

@@ -464,7 +464,7 @@ async def test_a_cancelled_rotation_is_finished_all_the_same(core: CoreUnderTest
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.gather(*core._tasks)
+    await core.parts.acts.finish()
 
     assert (await core.describe(OWNER)).version == 2
 
@@ -509,7 +509,7 @@ def revoke_elsewhere(core: CoreUnderTest, store: KeyStore) -> None:
     from cryptocore.audit import Subject  # noqa: PLC0415
     from cryptocore.keys import KeyAct  # noqa: PLC0415
 
-    change = core._lifecycle._next(version, KeyAct.REVOKE, KeyReason.OPERATOR, Subject("user:1", "elsewhere"))
+    change = core.parts.lifecycle._next(version, KeyAct.REVOKE, KeyReason.OPERATOR, Subject("user:1", "elsewhere"))
     store.apply([change])
 
 
@@ -785,7 +785,7 @@ async def test_a_signed_step_from_revoked_back_to_active_is_refused_by_who_saw_t
     assert revoked is not None
     after = replace(revoked.record, state=KeyState.ACTIVE)
     who = Subject(ADMIN["actor"], ADMIN["purpose"])
-    core.store.apply([core._lifecycle._change(revoked, after, Operation.RESUME, who)])
+    core.store.apply([core.parts.lifecycle._change(revoked, after, Operation.RESUME, who)])
     core.clock.advance(16)
 
     with pytest.raises(KeyUnavailable):

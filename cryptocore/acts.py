@@ -1,0 +1,59 @@
+"""Acts of the life cycle: run to their end, and told of when they are refused, whatever becomes of who asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from cryptocore.audit import Refusal, Subject, no_arrow
+from cryptocore.events import Operation
+from cryptocore.relay import Relay
+from cryptocore.store import StoreConflict
+
+T = TypeVar("T")
+
+
+class Acts:
+    """Runs acts of one process.
+
+    Args:
+        relay: sends what they leave in the outbox, and tells of refusals.
+        opened: opens the core, unless it is open.
+    """
+
+    def __init__(self, relay: Relay, opened: Callable[[], Awaitable[None]]) -> None:
+        self._relay = relay
+        self._opened = opened
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def live(self, operation: Operation, subject: Subject, work: Coroutine[Any, Any, T]) -> T:
+        """Run an act to its end, even when its caller is cancelled meanwhile; a refusal leaves its event.
+
+        Raises:
+            CoreError: the refusal's.
+            AuditUnavailable: the event of the refusal is not durable.
+        """
+
+        async def act() -> T:
+            try:
+                result = await work
+            except Refusal as refusal:
+                return await self._relay.refuse(operation, subject, refusal)
+            except StoreConflict:
+                return await self._relay.refuse(operation, subject, no_arrow("the key was changed meanwhile"))
+            self._relay.wake()
+            return result
+
+        await self._opened()
+        task = asyncio.get_running_loop().create_task(act())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: its caller, if still there, has it too
