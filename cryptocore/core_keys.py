@@ -50,7 +50,7 @@ class KeyCare:
             KeyUnavailable, AccessDenied: vault or store failed or refused.
             AuditUnavailable: an event is not durable.
         """
-        subject = self.parts.audit.subject(actor, purpose, owner.ref())
+        subject = Subject.of(actor, purpose, owner.ref())
         work = self.parts.lifecycle.create(owner, kek_alias or self.parts.kek_alias, subject)
         return key_info(await self.parts.acts.live(Operation.CREATE, subject, work))
 
@@ -80,7 +80,7 @@ class KeyCare:
             InvalidTransition: the owner has no active key.
             KeyUnavailable, AccessDenied: vault or store failed or refused.
         """
-        subject = self.parts.audit.subject(actor, purpose, owner.ref())
+        subject = Subject.of(actor, purpose, owner.ref())
         work = self._rotate(owner, reason, subject, retire_at_ms)
         return key_info(await self.parts.acts.live(Operation.ROTATE, subject, work))
 
@@ -136,7 +136,7 @@ class KeyCare:
         return version
 
     async def _act(self, key_id: str, act: KeyAct, reason: KeyReason, told: Told) -> list[KeyInfo]:
-        subject = self.parts.audit.subject(told.get("actor"), told.get("purpose"))
+        subject = Subject.of(told.get("actor"), told.get("purpose"))
         raw = raw_key_id(key_id)
         if reason is KeyReason.NONE and act in _WITH_REASON:
             raise ConfigurationError(f"to {act} a key needs a reason")
