@@ -18,6 +18,8 @@ from streams.commands.vault import vault
 
 if TYPE_CHECKING:
     from cryptocore.registry import Registry
+    from streams.allowed import Allowed
+    from streams.outfolder import OutFolder
 
 app = typer.Typer(
     name="keytrail",
@@ -61,8 +63,8 @@ def demo(
     from streams.demo.run import Demo, next_steps
     from streams.outputs import tell
 
-    with writes_into(out):
-        summary = asyncio.run(Demo(out, seed=seed, events=events, console=console).run())
+    with writes_into(out) as folder:
+        summary = asyncio.run(Demo(folder, seed=seed, events=events, console=console).run())
     tell(summary, out, console)
     console.print(next_steps(out, sys.argv[0]), markup=False, soft_wrap=True)
 
@@ -77,21 +79,32 @@ def replay(
     sources_file: Annotated[
         Path | None, typer.Option("--sources", help="Registry of signers (sources.json); needed with --batches.")
     ] = None,
+    allowed: Annotated[
+        Path | None, typer.Option(help="allowed.toml: who else may use a KEK (docs/vault-feeds.md); with --batches.")
+    ] = None,
 ) -> None:
     """Judge files: Key Vault logs alone, or together with the sealed batches of your services."""
     if not vault_logs and not batches:
         raise fail("nothing to read: give --vault-logs PATH, and --batches FILE with --sources FILE if you have them")
     if bool(batches) != (sources_file is not None):
         raise fail("--batches and --sources go together: the registry says whose signature counts")
-    for path in [*vault_logs, *batches, *([] if sources_file is None else [sources_file])]:
+    if allowed is not None and not batches:
+        raise fail("--allowed needs --batches and --sources: without application events no use is judged")
+    given = [*vault_logs, *batches, *filter(None, (sources_file, allowed))]
+    for path in given:
         if not path.exists():
             raise fail(f"no such file or folder: {path}")
-    with writes_into(out):
-        rejected = asyncio.run(_replay(vault_logs, batches, sources_file, out))
+    for path in given[len(vault_logs) :]:
+        if not path.is_file():
+            raise fail(f"not a file: {path}")
+    with writes_into(out, reads=given) as folder:
+        rejected = asyncio.run(_replay(vault_logs, batches, sources_file, allowed, folder))
     raise typer.Exit(SOME_REJECTED if rejected else 0)
 
 
-async def _replay(vault_logs: list[Path], batches: list[Path], sources_file: Path | None, out: Path) -> int:
+async def _replay(
+    vault_logs: list[Path], batches: list[Path], sources_file: Path | None, allowed_file: Path | None, out: "OutFolder"
+) -> int:
     """Read, judge, write; returns how many records were rejected."""
     from cryptocore.registry import Registry
     from reports import weekly
@@ -99,31 +112,44 @@ async def _replay(vault_logs: list[Path], batches: list[Path], sources_file: Pat
     from streams.index.embedded import EmbeddedIndex
     from streams.outputs import tell, tell_alerts, tell_uses
 
+    registry = Registry(deployment=bytes(16), signers=()) if sources_file is None else _registry(sources_file)
+    allowed = None if allowed_file is None else _allowed(allowed_file, registry)
     source = replaying.Input()
     replaying.read_vault_logs(vault_logs, source)
     replaying.read_batch_files(batches, source)
     if not source.arrivals and not source.rejected:
         raise fail(f"no log records found in {', '.join(map(str, [*vault_logs, *batches]))}")
-    registry = Registry(deployment=bytes(16), signers=()) if sources_file is None else _registry(sources_file)
-    (out / "index.sqlite").unlink(missing_ok=True)
-    index = EmbeddedIndex(out / "index.sqlite", simulated=source.simulated)
+    out.clear()
+    replaying.keep(out, vault_logs, batches, sources_file, allowed_file)
+    index = EmbeddedIndex(out.file("index.sqlite"), simulated=source.simulated)
     await index.ensure()
     try:
-        summary = await replaying.replay(source, registry, index, out)
+        results = await replaying.replay(source, registry, index, out, allowed=allowed)
         if source.arrivals:
-            week = await replaying.week_to_report(source, index)
-            page = out / "report.html"
+            week = replaying.week_to_report(source, results.alerts)
+            page = out.file("report.html")
             simulated = source.simulated
             await weekly.write(index, week=week, tz="UTC", out=page, simulated=simulated, prepared_ms=now_ms())
-            await tell_alerts(index, console)
+            tell_alerts(results.alerts, console)
             await tell_uses(index, console)
             console.print(f"Report of week {week}: {page}", markup=False, soft_wrap=True)
         else:
             console.print("Nothing could be read.", style="bold red")
     finally:
         await index.close()
-    tell(summary, out, console)
-    return summary.rejected
+    tell(results.summary, out.path, console)
+    return results.summary.rejected
+
+
+def _allowed(path: Path, registry: "Registry") -> "Allowed":
+    from streams.allowed import Allowed, AllowedInvalid
+
+    try:
+        found = Allowed.load(path)
+        found.check(registry)
+    except AllowedInvalid as problem:
+        raise fail(f"{path}: {problem}") from problem
+    return found
 
 
 def _registry(path: Path) -> "Registry":
@@ -133,7 +159,7 @@ def _registry(path: Path) -> "Registry":
     try:
         return Registry.load(path)
     except RegistryInvalid as problem:
-        raise fail(f"{path}: {problem}") from problem
+        raise fail(f"{path} is no registry of signers that can be used (sources.json): {problem}") from problem
 
 
 @report.command("weekly")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from alerts.model import Severity
 from streams.index.port import DocKind, EventIndex
+from streams.outfolder import OutFolder
 
 _SHOWN = 20
 _ACCESS_FIELDS = (
@@ -37,6 +38,7 @@ _ACCESS_FIELDS = (
     "correlation_id",
     "shape",
     "key_change",
+    "audit_log",
     "access_id",
     "resource_id",
 )
@@ -80,14 +82,23 @@ class Summary(Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-async def write(out: Path, index: EventIndex, totals: Totals, *, notes: list[str]) -> Summary:
-    """Write vault-access, kek-use and alerts as NDJSON and summary.json below `out`."""
+class Results(Struct, frozen=True):
+    """What was written: the summary, and the documents of the alerts."""
+
+    summary: Summary
+    alerts: list[dict[str, Any]]
+
+
+async def write(out: OutFolder, index: EventIndex, totals: Totals, *, notes: list[str]) -> Results:
+    """Write vault-access, kek-use and alerts as NDJSON, and summary.json."""
     accesses = await index.find(DocKind.VAULT_ACCESS)
     uses = await index.find(DocKind.KEK_USE)
     alerts = await index.find(DocKind.ALERT)
-    write_lines(out / "vault-access.ndjson", ({name: each.get(name) for name in _ACCESS_FIELDS} for each in accesses))
-    write_lines(out / "kek-use.ndjson", ({k: v for k, v in use.items() if k != "@timestamp"} for use in uses))
-    write_lines(out / "alerts.ndjson", map(_alert_line, alerts))
+    write_lines(
+        out.file("vault-access.ndjson"), ({name: each.get(name) for name in _ACCESS_FIELDS} for each in accesses)
+    )
+    write_lines(out.file("kek-use.ndjson"), ({k: v for k, v in use.items() if k != "@timestamp"} for use in uses))
+    write_lines(out.file("alerts.ndjson"), map(_alert_line, alerts))
     events = await index.count_by(DocKind.EVENT, ["event.action"])
     by_status = Counter(use["status"] for use in uses)
     statuses = ("matched", "unaccounted", "unlogged", "pending", "not_evaluated")
@@ -102,8 +113,8 @@ async def write(out: Path, index: EventIndex, totals: Totals, *, notes: list[str
         notes=notes,
     )
     encoded = msgspec.json.format(msgspec.json.encode(summary), indent=2)
-    (out / "summary.json").write_bytes(encoded + b"\n")
-    return summary
+    out.file("summary.json").write_bytes(encoded + b"\n")
+    return Results(summary, alerts)
 
 
 def _where_any(status: str, counts: Counter[str]) -> dict[str, int]:
@@ -143,11 +154,10 @@ def tell(summary: Summary, out: Path, console: Console) -> None:
     console.print(f"Results: {out}", markup=False, soft_wrap=True)
 
 
-async def tell_alerts(index: EventIndex, console: Console) -> None:
+def tell_alerts(alerts: list[dict[str, Any]], console: Console) -> None:
     """Print the gravest alerts, as security on call would have read them."""
-    alerts = await index.find(DocKind.ALERT)
-    alerts.sort(key=lambda alert: (-Severity(alert["severity"]).rank, alert["first_at"]))
-    for alert in alerts[:_SHOWN]:
+    gravest = sorted(alerts, key=lambda alert: (-Severity(alert["severity"]).rank, alert["first_at"]))
+    for alert in gravest[:_SHOWN]:
         console.print(alert["text"], markup=False, soft_wrap=True)
         console.print()
     if len(alerts) > _SHOWN:

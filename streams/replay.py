@@ -4,7 +4,7 @@ Vault records arrive when they say they happened, sealed batches when the log ap
 a tick for every minute in which something can become due.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -19,17 +19,20 @@ from cryptocore.batch import Seal
 from cryptocore.clock import EPOCH
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry
+from streams.allowed import Allowed
 from streams.batchfile import KeptBatch, Unreadable, read_batches
-from streams.index.port import DocKind, EventIndex
+from streams.index.port import EventIndex
 from streams.memory import MemoryShell
 from streams.messages import CORRELATE, KEY_EVENTS, REJECTED, VAULT_ACCESS
 from streams.meters import duplicates
-from streams.outputs import Summary, Totals, write, write_lines
+from streams.outfolder import OutFolder
+from streams.outputs import Results, Totals, write, write_lines
 from streams.pipeline import steps
 from streams.rejected import Rejected
 from streams.rejected import decode as decode_rejected
 from streams.simulated import NOTE, in_subscription
-from streams.vaultlogs.files import FileRejected, file_key, read, wrap
+from streams.vaultlogs.files import FileRejected, read, wrap
+from streams.vaultlogs.hints import explained
 from streams.vaultlogs.normalise import normalise
 from streams.vaultlogs.rejection import VaultRecordRejected
 
@@ -96,12 +99,12 @@ def read_vault_logs(paths: Iterable[Path], into: Input) -> None:
     """Read files and folders of vault logs; what is not understood is rejected with file and line."""
     for found in read(paths):
         if isinstance(found, FileRejected):
-            into.reject(str(found.path), found.line, found.reason)
+            into.reject(str(found.path), found.line, explained(found.path, found.line, found.reason))
             continue
         try:
             access = normalise(found.original)
         except VaultRecordRejected as problem:
-            into.reject(str(found.path), found.line, str(problem))
+            into.reject(str(found.path), found.line, _ours(found.original) or str(problem))
             continue
         into.simulated = into.simulated or in_subscription(access.resource_id)
         value = wrap(found.original, feed="files", resource_id=access.resource_id or "", fetched_us=access.time_us)
@@ -109,10 +112,19 @@ def read_vault_logs(paths: Iterable[Path], into: Input) -> None:
             access.time_us // 1000,
             VAULT_ACCESS,
             value,
-            key=file_key(found.original),
+            key=f"{access.vault or ''}/{access.object_name or ''}".encode(),
             file=str(found.path),
             line=found.line,
         )
+
+
+def _ours(original: dict[str, Any]) -> str | None:
+    """Say what a line of our own files is: whoever gives a folder of ours as logs meant one part of it."""
+    if original.keys() >= {"seal", "sig", "value"}:
+        return "a sealed batch: give this file with --batches"
+    if original.keys() & {"alert_id", "access_id", "kek_use"}:
+        return "a result of keytrail, no record of a vault: give the folder vault-logs"
+    return None
 
 
 def read_batch_files(paths: Iterable[Path], into: Input) -> None:
@@ -145,9 +157,21 @@ def _add_batch(found: KeptBatch, path: str, into: Input) -> None:
     into.sealed_ms = (min(first, sealed_ms), max(last, found.append_ms))
 
 
-async def week_to_report(source: Input, index: EventIndex) -> str:
+def keep(
+    out: OutFolder, vault_logs: Sequence[Path], batches: Sequence[Path], sources: Path | None, allowed: Path | None
+) -> None:
+    """Copy what was read into the results, so that they can be replayed by themselves."""
+    if vault_logs:
+        out.copy_vault_logs(vault_logs)
+    if batches:
+        out.concatenate(batches, "batches.ndjson")
+    for file, name in ((sources, "sources.json"), (allowed, "allowed.toml")):
+        if file is not None:
+            out.copy(file, name)
+
+
+def week_to_report(source: Input, alerts: list[dict[str, Any]]) -> str:
     """Return the ISO week of the last alert, or of the last arrival where there is none."""
-    alerts = await index.find(DocKind.ALERT)
     if alerts:
         last = datetime.fromisoformat(max(alert["last_at"] for alert in alerts))
     else:
@@ -155,16 +179,18 @@ async def week_to_report(source: Input, index: EventIndex) -> str:
     return f"{last:%G-W%V}"
 
 
-async def replay(source: Input, registry: Registry, index: EventIndex, out: Path) -> Summary:
-    """Run the pipeline over what was read and write the result below `out`.
+async def replay(
+    source: Input, registry: Registry, index: EventIndex, out: OutFolder, *, allowed: Allowed | None = None
+) -> Results:
+    """Run the pipeline over what was read and write the result into `out`.
 
     Returns:
-        The summary; `rejected` counts what was not read and what the pipeline did not accept.
+        What was written; `rejected` counts what was not read and what the pipeline did not accept.
     """
     with_batches = source.sealed_ms is not None
     joined = (source.sealed_ms[0] - _MARGIN_MS, source.sealed_ms[1] + _MARGIN_MS) if source.sealed_ms else None
     shell = MemoryShell(
-        steps=steps(registry, Limits(quiet_ms=_FOREVER_MS), evaluate=with_batches, joined_ms=joined),
+        steps=steps(registry, Limits(quiet_ms=_FOREVER_MS), evaluate=with_batches, joined_ms=joined, allowed=allowed),
         partitions={KEY_EVENTS: source.partitions, VAULT_ACCESS: _VAULT_PARTITIONS, CORRELATE: _VAULT_PARTITIONS},
         index=index,
     )
@@ -174,7 +200,7 @@ async def replay(source: Input, registry: Registry, index: EventIndex, out: Path
     emitted = sum(_key_lines(each.value) for each in source.arrivals if each.topic == KEY_EVENTS)
     totals = Totals(emitted=emitted, rejected=len(source.rejected), **duplicates(shell.owners))
     await shell.close()
-    write_lines(out / "rejected.ndjson", source.rejected)
+    write_lines(out.file("rejected.ndjson"), source.rejected)
     return await write(out, index, totals, notes=_notes(source))
 
 
@@ -235,4 +261,5 @@ def _rejection(record: Rejected, origins: dict[tuple[str, int, int], Arrival]) -
     """Name file and line of a message that the pipeline did not accept."""
     origin = origins.get((record.topic, record.partition, record.offset))
     place = {"file": None, "line": None} if origin is None else {"file": origin.file, "line": origin.line}
-    return place | {"reason": f"{record.finding}: {record.field}: {record.problem}"}
+    said = f"{record.field}: {record.problem}"
+    return place | {"reason": said if record.topic == VAULT_ACCESS else f"{record.finding}: {said}"}

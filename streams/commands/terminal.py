@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from streams.feeds.settings import FeedSettings
+    from streams.outfolder import OutFolder
     from streams.settings import Settings
 
 console: Final = Console(highlight=False)
@@ -130,18 +131,32 @@ def plainly(*, kafka: str) -> Iterator[None]:
 
 
 @contextmanager
-def writes_into(out: Path) -> Iterator[None]:
-    """Make the folder that a command writes into; say what stands in the way, and that a stopped run is incomplete."""
+def writes_into(out: Path, *, reads: Iterable[Path] = ()) -> "Iterator[OutFolder]":
+    """Make the folder that a command writes into; say what stands in the way, and that a stopped run is incomplete.
+
+    Args:
+        out: the folder for results.
+        reads: files and folders that the command reads; results never go among them.
+    """
+    from streams.outfolder import FolderInUse, OutFolder
+
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder = OutFolder(out, reads=reads)
         with TemporaryFile(dir=out):
             pass
+    except FolderInUse as problem:
+        raise fail(str(problem)) from None
     except OSError as problem:
         raise fail(f"cannot write into {out}: {problem.strerror}") from None
     try:
-        yield
+        yield folder
+    except FolderInUse as problem:
+        raise fail(str(problem)) from None
     except KeyboardInterrupt:
         raise fail(f"stopped; what is in {out} is incomplete", STOPPED) from None
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        raise fail(f"{where}{problem.strerror or problem}; what is in {out} is incomplete") from None
 
 
 def _kafka(where: str, problem: Exception) -> str:

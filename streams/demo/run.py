@@ -26,6 +26,7 @@ from streams.index.embedded import EmbeddedIndex
 from streams.memory import MemoryShell
 from streams.messages import CORRELATE, KEY_EVENTS, VAULT_ACCESS
 from streams.meters import duplicates
+from streams.outfolder import WORK, OutFolder
 from streams.outputs import Summary, Totals, write
 from streams.pipeline import steps
 from streams.simulated import NOTE
@@ -64,22 +65,20 @@ class Demo:
     """One run.
 
     Args:
-        out: folder for everything that is written; made if absent.
+        out: folder for everything that is written; cleared of an earlier run's results.
         seed: the same seed gives the same alerts.
         events: about how many key events the fleet leaves behind.
     """
 
-    def __init__(self, out: Path, *, seed: int, events: int, console: Console) -> None:
+    def __init__(self, out: OutFolder, *, seed: int, events: int, console: Console) -> None:
         self.out = out
         self.console = console
         self.plan = Plan.of(events)
-        self.work = out / ".work"
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
+        out.clear()
+        self.work = out.file(WORK)
+        self.work.mkdir()
         self.world = World(self.work, seed=seed)
-        index_file = out / "index.sqlite"
-        index_file.unlink(missing_ok=True)
-        self.index = EmbeddedIndex(index_file, simulated=True)
+        self.index = EmbeddedIndex(out.file("index.sqlite"), simulated=True)
         self.shell = MemoryShell(
             steps=steps(self.world.registry, Limits()),
             partitions={KEY_EVENTS: PARTITIONS, VAULT_ACCESS: PARTITIONS, CORRELATE: PARTITIONS},
@@ -201,20 +200,20 @@ class Demo:
         return f"{names[min(6, minutes // 1440)]} {minutes % 1440 // 60:02d}:{minutes % 60:02d}"
 
     async def _write(self) -> Summary:
-        (self.out / "sources.json").write_bytes(self.world.registry.encode())
-        write_batches(self.out / "batches.ndjson", self.tape.batches)
-        write_vault_logs(self.out / "vault-logs", self.post.delivered)
+        self.out.file("sources.json").write_bytes(self.world.registry.encode())
+        write_batches(self.out.file("batches.ndjson"), self.tape.batches)
+        write_vault_logs(self.out, self.post.delivered)
         totals = Totals(emitted=self.emitted, rejected=0, **duplicates(self.shell.owners))
-        summary = await write(self.out, self.index, totals, notes=[NOTE])
+        results = await write(self.out, self.index, totals, notes=[NOTE])
         await weekly.write(
             self.index,
             week=WEEK,
             tz="UTC",
-            out=self.out / "report.html",
+            out=self.out.file("report.html"),
             simulated=True,
             prepared_ms=self.world.clock.now_ms(),
         )
-        return summary
+        return results.summary
 
 
 def next_steps(out: Path, keytrail: str) -> str:

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from streams.outfolder import VAULT_LOGS, OutFolder
 
-def write_vault_logs(folder: Path, records: list[dict[str, Any]]) -> None:
-    """Write records, in the order they arrived, below resourceId=…/y=…/m=…/d=…/h=…/m=00/."""
+
+def write_vault_logs(out: OutFolder, records: list[dict[str, Any]]) -> None:
+    """Write records, in the order they arrived, below vault-logs/resourceId=…/y=…/m=…/d=…/h=…/m=00/."""
+    folder = out.path / VAULT_LOGS
     files: dict[Path, list[str]] = {}
     for record in records:
         files.setdefault(_place(folder, record), []).append(json.dumps(record, separators=(",", ":")))
+    out.claim(files)
     for path, lines in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from streams.vaultlogs.containers import MAX_RECORD, NotJson, Unreadable, unpack
+from streams.vaultlogs.hints import seems
 from streams.vaultlogs.messages import file_key, wrap
 
 __all__ = ("FileReason", "FileRecord", "FileRejected", "Read", "file_key", "read", "read_file", "wrap")
@@ -22,7 +23,7 @@ MAX_DOCUMENT: Final = 256 * 1_048_576
 MAX_LINE: Final = 4 * MAX_RECORD
 """Bytes of a line after the first; a line may be a container (Event Hubs sends up to 1 MiB at once)."""
 SUFFIXES: Final = frozenset({".json", ".ndjson", ".jsonl", ".log", ".txt"})
-_TABULAR: Final = frozenset({".csv", ".tsv", ".xlsx"})
+TABULAR: Final = frozenset({".csv", ".tsv", ".xlsx"})
 _BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
 _OPEN: Final = (b"[", b"{", b",")
@@ -71,30 +72,39 @@ Read = FileRecord | FileRejected
 
 def read(paths: Iterable[Path]) -> Iterator[Read]:
     """Read files, and folders with all below them, in the order of their names."""
-    for path in paths:
-        if path.is_dir():
-            yield from _read_folder(path)
-        elif path.is_file():
+    for path in walk(paths):
+        if path.is_file():
             yield from read_file(path)
         else:
             yield FileRejected(path, None, FileReason.MISSING)
 
 
-def _read_folder(folder: Path) -> Iterator[Read]:
-    """Skip what is hidden and what is no log; a table export is said to be unread, because silence would mislead."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        if any(part.startswith(".") for part in inside) or not path.is_file():
-            continue
-        suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
-        if suffix.lower() in SUFFIXES:
-            yield from read_file(path)
-        elif suffix.lower() in _TABULAR:
-            yield FileRejected(path, None, FileReason.UNSUPPORTED_FILE)
+def walk(paths: Iterable[Path]) -> Iterator[Path]:
+    """List what `read` looks at: files as they are named, and of folders what is a log or claims to hold one.
+
+    Hidden files and other kinds are skipped; a table export is not, because silence would mislead.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from (inside for inside in sorted(path.rglob("*")) if _is_log(inside, path))
+        else:
+            yield path
+
+
+def _is_log(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and _suffix(path) in SUFFIXES | TABULAR and path.is_file()
+
+
+def _suffix(path: Path) -> str:
+    return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
 def read_file(path: Path) -> Iterator[Read]:
     """Read one file, packed with gzip or not; never raises for what is in it."""
+    if _suffix(path) in TABULAR:
+        yield FileRejected(path, None, FileReason.UNSUPPORTED_FILE)
+        return
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == _GZIP
@@ -122,6 +132,8 @@ def _read_stream(path: Path, stream: io.BufferedIOBase) -> Iterator[Read]:
             continue
         if len(line) > MAX_DOCUMENT:
             yield FileRejected(path, None, FileReason.DOCUMENT_TOO_LONG)
+        elif seems(line) is not None:
+            yield FileRejected(path, None, FileReason.UNSUPPORTED_FILE)
         elif spans_lines(line):
             yield from _read_document(path, line, stream)
         else:
@@ -163,8 +175,8 @@ def _read_line(path: Path, number: int, line: bytes) -> Iterator[Read]:
     try:
         yield from _placed(path, number, line)
     except NotJson:
-        whole = line.endswith(b"\n")
-        yield FileRejected(path, number, FileReason.NOT_JSON if whole else FileReason.CUT_SHORT)
+        cut = not line.endswith(b"\n") and line.lstrip().startswith((b"{", b"["))
+        yield FileRejected(path, number, FileReason.CUT_SHORT if cut else FileReason.NOT_JSON)
 
 
 def _placed(path: Path, line: int | None, document: bytes) -> Iterator[Read]:

@@ -12,6 +12,7 @@ import pytest
 
 KEYTRAIL = str(Path(sys.executable).with_name("keytrail"))
 FILES = {
+    ".keytrail-files",
     "alerts.ndjson",
     "batches.ndjson",
     "index.sqlite",
@@ -126,6 +127,88 @@ def test_replaying_the_demos_output_gives_the_demos_alerts_and_verdicts(week: Pa
         [use.get(name) for name in verdict] for use in lines(week / "kek-use.ndjson")
     ]
     assert summary(tmp_path / "again")["emitted"] == summary(week)["emitted"]
+
+
+def test_a_replay_leaves_the_same_files_and_replaying_those_gives_the_same_again(week: Path, tmp_path: Path) -> None:
+    shutil.copytree(week / "vault-logs", tmp_path / "logs")
+    (tmp_path / "logs" / "broken.json").write_text('{"records": [{"time": 3}, "nonsense"')
+    replay_of(week, tmp_path / "first", vault_logs=tmp_path / "logs")
+
+    run = replay_of(tmp_path / "first", tmp_path / "second")
+
+    compared = ("alerts.ndjson", "kek-use.ndjson", "vault-access.ndjson", "summary.json", "batches.ndjson")
+    assert run.returncode == 3
+    assert {path.name for path in (tmp_path / "first").iterdir()} == FILES | {"rejected.ndjson"}
+    assert [(tmp_path / "second" / name).read_bytes() for name in compared] == [
+        (tmp_path / "first" / name).read_bytes() for name in compared
+    ]
+    assert [refused["reason"] for refused in lines(tmp_path / "second" / "rejected.ndjson")] == [
+        refused["reason"] for refused in lines(tmp_path / "first" / "rejected.ndjson")
+    ]
+
+
+def test_replaying_a_folder_into_itself_is_refused_and_nothing_of_it_is_lost(week: Path, tmp_path: Path) -> None:
+    shutil.copytree(week, tmp_path / "week")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "week").rglob("*")) if path.is_file()}
+
+    itself = replay_of(tmp_path / "week", tmp_path / "week")
+    inside = keytrail("replay", "--vault-logs", "week", "--out", "week/more", cwd=tmp_path)
+
+    assert (itself.returncode, inside.returncode) == (2, 2)
+    assert "name another folder for the results" in itself.stderr.replace("\n", " ")
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "week").rglob("*")) if path.is_file()} == before
+
+
+def test_old_results_do_not_mix_with_new_ones(week: Path, tmp_path: Path) -> None:
+    shutil.copytree(week, tmp_path / "out")
+
+    run = keytrail("replay", "--vault-logs", week / "vault-logs", "--out", "out", cwd=tmp_path)
+
+    gone = {"batches.ndjson", "sources.json"}
+    assert run.returncode == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == (FILES - gone) | {"rejected.ndjson"}
+
+
+def test_a_registry_of_somebody_is_not_overwritten_by_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "sources.json").write_text("mine")
+
+    run = keytrail("demo", "--out", ".", "--events", 1, cwd=tmp_path)
+
+    assert run.returncode == 2
+    assert "sources.json is in the way" in run.stderr
+    assert (tmp_path / "sources.json").read_text() == "mine"
+
+
+def test_who_is_allowed_on_replay_does_not_alert_and_is_counted(week: Path, tmp_path: Path) -> None:
+    thief = next(use for use in lines(week / "kek-use.ndjson") if use["status"] == "unaccounted")
+    fields = {"id": "known", "principal": thief["principal_id"], "vault": thief["vault"], "key": thief["name"]}
+    fields |= {"reason": "restores a backup", "owner": "platform"}
+    entry = "".join(f'{name} = "{value}"\n' for name, value in fields.items())
+    entry += f'operations = ["{thief["operation"]}"]\napproved_by = ["lena", "tom"]\n'
+    (tmp_path / "allowed.toml").write_text(f"[[allowed]]\n{entry}from = 2026-11-01\nuntil = 2026-12-01\n")
+
+    run = replay_of(week, tmp_path / "out", allowed=tmp_path / "allowed.toml")
+
+    counted = summary(tmp_path / "out")["kek_use"]
+    assert run.returncode == 0, run.stderr
+    assert counted["allowed"] == summary(week)["kek_use"]["unaccounted"] - counted["unaccounted"] > 0
+    assert (tmp_path / "out" / "allowed.toml").read_bytes() == (tmp_path / "allowed.toml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sources", "allowed", "said"),
+    [("summary.json", None, "no registry of signers"), ("sources.json", "summary.json", "not TOML")],
+)
+def test_a_reviewed_file_that_cannot_be_used_ends_a_replay(
+    week: Path, tmp_path: Path, sources: str, allowed: str | None, said: str
+) -> None:
+    more = {} if allowed is None else {"allowed": week / allowed}
+
+    run = replay_of(week, tmp_path / "out", sources=week / sources, **more)
+
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set()
 
 
 def test_without_batches_nothing_is_said_to_be_unaccounted(week: Path, tmp_path: Path) -> None:
