@@ -53,6 +53,8 @@ class CountingStep:
                 state.put(Kind.KEY, ident, count)
 
     def reindex(self, message: Message, effects: Effects) -> None:
+        if self.topic != KEY_EVENTS:  # its own findings come back to it: their offsets would be told as events
+            return
         place = f"{message.partition}/{message.offset}"
         effects.document(Document(DocKind.EVENT, place, encode({"value": message.value.decode()}), None))
 
