@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from cryptocore.clock import rfc3339
 from cryptocore.context import who_acts
@@ -29,6 +29,7 @@ from cryptocore.events import (
     Reason,
     VaultAttempt,
 )
+from cryptocore.purposes import Purposes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +137,36 @@ def rolled_back(message: str) -> Refusal:
     return Refusal(Outcome.DENIED, Reason.RECORD_ROLLBACK, KeyRecordRollback, message)
 
 
+_OURS: Final = "process:"
+"""The kind of actor that is cryptocore itself, whose purposes nobody declares."""
+
+
 class Audit:
     """Makes events and commits them."""
 
-    def __init__(self, emitter: Emitter, ids: Callable[[int], bytes]) -> None:
+    def __init__(self, emitter: Emitter, ids: Callable[[int], bytes], *, purposes: Purposes | None = None) -> None:
         self.emitter = emitter
         self._clock = emitter.clock
         self._ids = ids
+        self._purposes = purposes
+        self._declared = None if purposes is None else purposes.of(emitter.service)
+
+    def who_acts(self, actor: str | None, purpose: str | None) -> tuple[str, str]:
+        """Take who acts and what for from the call or from context.
+
+        Raises:
+            MissingActor: neither says who.
+            MissingPurpose: neither says what for.
+            UnknownPurpose: the purpose is not declared for this service.
+        """
+        given_actor, given_purpose = who_acts(actor, purpose)
+        if self._declared is not None and given_purpose not in self._declared:
+            self._refuse(given_purpose)
+        return given_actor, given_purpose
+
+    def _refuse(self, purpose: str) -> NoReturn:
+        assert self._purposes is not None
+        self._purposes.refuse(purpose, self.emitter.service)
 
     def event(
         self,
@@ -164,7 +188,12 @@ class Audit:
 
         Raises:
             EventInvalid: actor, purpose or note are not of the format's form.
+            UnknownPurpose: the purpose is not declared for this service.
         """
+        if self._declared is not None and subject.purpose not in self._declared:
+            ours = operation is Operation.SUMMARY or subject.actor.startswith(_OURS)
+            if not ours:
+                self._refuse(subject.purpose)
         return AuditEvent(
             id=new_id(self._ids),
             phase=phase,
@@ -203,17 +232,21 @@ class Audit:
             CoreError: the refusal's.
             AuditUnavailable: the event is not durable.
         """
+        refusal.__traceback__ = refusal.__context__ = None  # their frames saw what nobody is to see
         about = subject if refusal.key is None else subject.about(refusal.key)
         await self.record(self.event(operation, about, outcome=refusal.outcome, reason=refusal.reason))
         raise refusal.public() from None
 
 
 async def despite_cancellation(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for work to its end; a cancellation is passed on after that."""
+    """Wait for work to its end, however often the caller is cancelled; a cancellation is passed on after that."""
     task = asyncio.get_running_loop().create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
             await asyncio.wait((task,))
-        raise
+        except asyncio.CancelledError as err:
+            cancelled = err
+    if cancelled is not None:
+        raise cancelled
+    await task

@@ -21,6 +21,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
+from cryptocore import forking
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
@@ -31,9 +32,11 @@ ALGORITHM = "RSA-OAEP-256"
 VAULT_SUFFIXES = (".vault.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net", ".managedhsm.azure.net")
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10
-# Waits before the second, third … attempt; Key Vault's Retry-After goes first, up to MAX_RETRY_AFTER_S.
+# Waits before the second, third … attempt. What Key Vault asks for (Retry-After) goes first, and when that is longer
+# than MAX_RETRY_AFTER_S the call ends.
 BACKOFF_S = (0.2, 0.8, 2.0)
 MAX_RETRY_AFTER_S = 5.0
+BELIEVED_RETRY_AFTER_S = 300.0
 
 _STATUS_REASONS = {
     401: Reason.VAULT_DENIED,
@@ -68,6 +71,7 @@ class AzureKeyWrapper:
     Args:
         alias: the name that key records carry (`kek_alias`); alias → vault and key name is pinned configuration.
         vault_url: https and one of VAULT_SUFFIXES.
+        credential: of whoever calls the vault; or what makes one when it is first needed, in each process its own.
         attempts: requests one call may make; each has its own call id, drawn before the intent is committed.
         transport: an SDK transport of the caller's making; tests and the demo reach a loopback vault with it.
 
@@ -81,7 +85,7 @@ class AzureKeyWrapper:
         *,
         vault_url: str,
         key_name: str,
-        credential: AsyncTokenCredential,
+        credential: AsyncTokenCredential | Callable[[], AsyncTokenCredential],
         clock: Clock | None = None,
         ids: Callable[[int], bytes] = os.urandom,
         attempts: int = 3,
@@ -89,22 +93,18 @@ class AzureKeyWrapper:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.kek_alias = alias
-        self.vault = _vault_name(vault_url)
+        self._host = _vault_host(vault_url)
+        self.vault = self._host.partition(".")[0]
         self.name = key_name.lower()
         self._clock = clock or SystemClock()
         self._ids = ids
         self._attempts = attempts
         self._sleep = sleep
-        options = {} if transport is None else {"transport": transport}
-        self._client = KeyClient(
-            vault_url,
-            credential,
-            retry_total=0,
-            connection_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            logging_enable=False,
-            **options,
-        )
+        self._url = vault_url
+        self._credential = credential
+        self._options = {} if transport is None else {"transport": transport}
+        self._connected: tuple[KeyClient, AsyncTokenCredential | None] | None = None
+        forking.renew_in_child(self)
 
     def draw_call_ids(self) -> tuple[str, ...]:
         return tuple(str(uuid.UUID(bytes=self._ids(16), version=4)) for _ in range(self._attempts))
@@ -137,7 +137,33 @@ class AzureKeyWrapper:
         return Unwrapped(blob=answer.value, attempts=attempts)
 
     async def close(self) -> None:
-        await self._client.close()
+        """Let go of the connection; the next call would make another."""
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            client, credential = connected
+            await client.close()
+            if credential is not None:
+                await credential.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connection to the parent."""
+        forking.keep(self._connected)
+        self._connected = None
+
+    def _client(self) -> KeyClient:
+        if self._connected is None:
+            credential = self._credential() if callable(self._credential) else self._credential
+            client = KeyClient(
+                self._url,
+                credential,
+                retry_total=0,
+                connection_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=READ_TIMEOUT_S,
+                logging_enable=False,
+                **self._options,
+            )
+            self._connected = client, credential if callable(self._credential) else None
+        return self._connected[0]
 
     async def _operate(
         self, verb: str, value: bytes, version: str, call_ids: tuple[str, ...]
@@ -158,16 +184,19 @@ class AzureKeyWrapper:
             if answer.reason is None:
                 return tuple(made), answer
             if not answer.retryable or number + 1 == len(call_ids):
-                raise VaultCallFailed(answer.reason, tuple(made), retryable=answer.retryable) from None
+                raise _failed(answer, tuple(made)) from None
             backoff = BACKOFF_S[min(number, len(BACKOFF_S) - 1)]
-            await self._sleep(answer.retry_after_s if answer.retry_after_s is not None else backoff)
+            asked = answer.retry_after_s
+            if asked is not None and asked > MAX_RETRY_AFTER_S:
+                raise _failed(answer, tuple(made)) from None  # longer than a caller waits; the budget remembers it
+            await self._sleep(backoff if asked is None else asked)
         raise ConfigurationError("a vault call needs at least one call id")
 
     async def _attempt(self, method: str, path: str, body: dict[str, str] | None, call_id: str) -> _Answer:
         started = rfc3339(self._clock.now_us())
         request = HttpRequest(method, path, json=body, headers={"x-ms-client-request-id": call_id})
         try:
-            response = await self._client.send_request(request)
+            response = await self._client().send_request(request)
         except AzureError as problem:
             denied = isinstance(problem, ClientAuthenticationError)
             reason = Reason.VAULT_DENIED if denied else Reason.VAULT_UNREACHABLE
@@ -187,7 +216,7 @@ class AzureKeyWrapper:
     def _is_version(self, kid: str, version: str) -> bool:
         """Whether a key id names this vault, this key and this version."""
         parts = urlsplit(kid.lower())
-        return (parts.hostname or "").split(".")[0] == self.vault and parts.path == f"/keys/{self.name}/{version}"
+        return parts.hostname == self._host and parts.path == f"/keys/{self.name}/{version}"
 
 
 def process_credential() -> AsyncTokenCredential:
@@ -197,13 +226,13 @@ def process_credential() -> AsyncTokenCredential:
     return DefaultAzureCredential()
 
 
-def _vault_name(vault_url: str) -> str:
+def _vault_host(vault_url: str) -> str:
     parts = urlsplit(vault_url)
     host = (parts.hostname or "").lower()
     name, _, _ = host.partition(".")
     if parts.scheme != "https" or not name or host.removeprefix(name) not in VAULT_SUFFIXES:
         raise ConfigurationError(f"not the URL of a Key Vault (https and one of {', '.join(VAULT_SUFFIXES)})")
-    return name
+    return host
 
 
 def _request_id(response: AsyncHttpResponse) -> str | None:
@@ -212,7 +241,12 @@ def _request_id(response: AsyncHttpResponse) -> str | None:
 
 def _retry_after(response: AsyncHttpResponse) -> float | None:
     text = response.headers.get("Retry-After", "")
-    return min(float(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else None
+    return min(float(text), BELIEVED_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else None
+
+
+def _failed(answer: _Answer, made: tuple[VaultAttempt, ...]) -> VaultCallFailed:
+    assert answer.reason is not None
+    return VaultCallFailed(answer.reason, made, retryable=answer.retryable, retry_after_s=answer.retry_after_s)
 
 
 def _read(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:

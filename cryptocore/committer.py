@@ -14,7 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from cryptocore.clock import Clock
 from cryptocore.entries import Entry
-from cryptocore.errors import AuditUnavailable
+from cryptocore.errors import AuditUnavailable, WrongEventLoop
 from cryptocore.spool import Spool
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ class Committer:
         self._quota = quota_bytes
         self._ordinary = quota_bytes - quota_bytes // RESERVED_SHARE
         self._committed = committed
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._waiting: list[_Waiter] = []
         self._waiting_bytes = 0
         self._scheduled = False
@@ -63,7 +63,10 @@ class Committer:
 
         Raises:
             AuditUnavailable: the spool is closed, or its quota is used up.
+            WrongEventLoop: it was opened on another event loop.
         """
+        if asyncio.get_running_loop() is not self.loop:
+            raise WrongEventLoop("the core was opened on another event loop: keep to that one, or use core.sync")
         if self._closed:
             raise AuditUnavailable("the audit spool is closed", retryable=False)
         size = 0
@@ -73,19 +76,19 @@ class Committer:
             ordinary = ordinary or not entry.manner.reserved
         if self._spool.used + self._waiting_bytes + size > (self._ordinary if ordinary else self._quota):
             raise AuditUnavailable("the audit spool is full: its batches do not reach the log", retryable=True)
-        future = self._loop.create_future()
+        future = self.loop.create_future()
         self._waiting.append((entries, future))
         self._waiting_bytes += size
         if not self._busy and not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         return future
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run something else with the spool, after the commits asked for before."""
         if self._thread is None:
             return function(*args, **kwargs)
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[T] = self.loop.create_future()
 
         def job() -> None:
             try:
@@ -152,7 +155,7 @@ class Committer:
 
     def _post(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
-            self._loop.call_soon_threadsafe(function, *args)
+            self.loop.call_soon_threadsafe(function, *args)
 
 
 def _finish(future: "asyncio.Future[T]", result: T) -> None:

@@ -12,25 +12,28 @@ from hmac import compare_digest
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from cryptocore import forking
 from cryptocore.acts import Acts
 from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, state_forbids
 from cryptocore.cache import CacheLimits, Entry, KeyCache
 from cryptocore.clock import Clock, SystemClock, rfc3339
-from cryptocore.context import who_acts
 from cryptocore.core_keys import KeyCare
 from cryptocore.emitter import Emitter
 from cryptocore.entries import new_id
-from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope
+from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope, place_of
 from cryptocore.errors import AccessDenied, ConfigurationError, DecryptionFailed, EnvelopeInvalid
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyAct, permits
 from cryptocore.lifecycle import LifeCycle
 from cryptocore.parts import Parts
+from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore, KeyVersion, StoreConflict
+from cryptocore.sync import SyncCore
+from cryptocore.throttle import VaultBudget
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper
 
@@ -50,6 +53,8 @@ class CryptoCore(KeyCare):
         emitter: of this process; opened and closed by `open` and `close` unless it is open already.
         key_signer: signs key records; has the role `keys`.
         limits: of what is remembered.
+        purposes: the declared ones; None takes any that is well formed.
+        vault_budget: of requests to vaults; None sets no limit.
     """
 
     def __init__(
@@ -66,44 +71,59 @@ class CryptoCore(KeyCare):
         clock: Clock | None = None,
         ids: Callable[[int], bytes] = os.urandom,
         limits: CacheLimits | None = None,
+        purposes: Purposes | None = None,
+        vault_budget: VaultBudget | None = None,
     ) -> None:
         if service != emitter.service or deployment != registry.deployment:
             raise ConfigurationError("service and deployment are those of emitter and registry")
         self._emitter = emitter
         self._clock = clock or SystemClock()
         self._ids = ids
-        self._audit = Audit(emitter, ids)
-        self._cache = KeyCache(limits or CacheLimits())
-        calls = VaultCalls(self._audit)
-        self._keyring = Keyring(store, self._cache, calls, wrappers, clock=self._clock, threads=emitter.background)
-        self._relay = Relay(store, self._keyring, self._audit, clock=self._clock)
-        self.parts = Parts(
-            service=service,
-            deployment=deployment,
-            registry=registry,
-            store=store,
-            keyring=self._keyring,
-            cache=self._cache,
-            lifecycle=LifeCycle(
-                deployment=deployment,
+        self._audit = Audit(emitter, ids, purposes=purposes)
+        self.sync = SyncCore(self, emitter)
+
+        def assembled() -> Parts:
+            cache = KeyCache(limits or CacheLimits())
+            calls = VaultCalls(self._audit, vault_budget)
+            keyring = Keyring(store, cache, calls, wrappers, clock=self._clock, threads=emitter.background)
+            relay = Relay(store, keyring, self._audit, clock=self._clock)
+            lifecycle = LifeCycle(
+                registry=registry,
                 store=store,
-                keyring=self._keyring,
+                keyring=keyring,
                 calls=calls,
                 audit=self._audit,
                 signer=key_signer,
                 clock=self._clock,
                 ids=ids,
-            ),
-            calls=calls,
-            audit=self._audit,
-            relay=self._relay,
-            acts=Acts(self._relay, self.open),
-            signer=key_signer,
-            wrappers=wrappers,
-            kek_alias=kek_alias,
-            clock=self._clock,
-            ids=ids,
-        )
+            )
+            return Parts(
+                service=service,
+                deployment=deployment,
+                registry=registry,
+                store=store,
+                keyring=keyring,
+                cache=cache,
+                lifecycle=lifecycle,
+                calls=calls,
+                audit=self._audit,
+                relay=relay,
+                acts=Acts(relay, self.open),
+                signer=key_signer,
+                wrappers=wrappers,
+                kek_alias=kek_alias,
+                clock=self._clock,
+                ids=ids,
+            )
+
+        self._assembled = assembled
+        self._start_afresh()
+        forking.renew_in_child(self)
+
+    def _start_afresh(self) -> None:
+        """Make what belongs to one process: what is remembered, and what is under way."""
+        self.parts = self._assembled()
+        self._cache, self._keyring, self._relay = self.parts.cache, self.parts.keyring, self.parts.relay
         self._owns_emitter = False
         self._opened = False
         self._opening = asyncio.Lock()
@@ -122,6 +142,11 @@ class CryptoCore(KeyCare):
         from cryptocore.settings import CoreSettings, build  # noqa: PLC0415 - which makes this class
 
         return build(CoreSettings.load(), credential=credential, token_provider=token_provider)
+
+    def after_fork(self) -> None:
+        """Start afresh in a forked child, with no DEK, no task and no connection of the parent."""
+        forking.keep(self.parts)
+        self._start_afresh()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -162,13 +187,14 @@ class CryptoCore(KeyCare):
             AccessDenied: the owner has no key that encrypts, or the vault refused.
             KeyUnavailable: store or vault do not answer, or are not to be believed.
             AuditUnavailable: the event is not durable.
-            Misuse: no actor, no purpose.
+            Misuse: no actor, no purpose, or one that is not declared.
             EnvelopeInvalid: plaintext or record beyond their limits.
         """
         if not self._opened:
             await self.open()
         # 1
-        actor, purpose = who_acts(actor, purpose)
+        actor, purpose = self._audit.who_acts(actor, purpose)
+        place = place_of(record, plaintext)
         try:
             # 2
             entry = self._cache.newest(owner)
@@ -195,10 +221,11 @@ class CryptoCore(KeyCare):
             key_id=version.key_id,
             key_version=version.number,
             owner=owner,
-            record=record,
+            record=place,
             plaintext=plaintext,
         )
         # 6
+        dek, plaintext = None, b""  # many a tool prints the variables of an error's frames
         await self._release(Operation.ENCRYPT, entry, actor, purpose, grace=grace)
         return envelope
 
@@ -232,7 +259,9 @@ class CryptoCore(KeyCare):
         if not self._opened:
             await self.open()
         # 1
-        actor, purpose = who_acts(actor, purpose)
+        actor, purpose = self._audit.who_acts(actor, purpose)
+        place = place_of(record)
+        dek: bytes | None = None
         claimed: bytes | None = None
         try:
             # 2
@@ -258,12 +287,18 @@ class CryptoCore(KeyCare):
                 if not self._decrypts(entry.version):  # it was changed while the vault answered
                     raise state_forbids(entry.key, "decrypt")
             # 7
-            plaintext = _opened(dek, ciphertext, owner, record, entry)
+            plaintext = _opened(dek, ciphertext, owner, place, entry)
         except Refusal as refusal:
+            dek = None  # many a tool prints the variables of an error's frames
             subject = Subject(actor, purpose, owner.ref(), claimed_key_id=claimed.hex() if claimed else None)
             return await self._relay.refuse(Operation.DECRYPT, subject, refusal)
         # 8
-        await self._release(Operation.DECRYPT, entry, actor, purpose, grace=grace)
+        dek = None
+        try:
+            await self._release(Operation.DECRYPT, entry, actor, purpose, grace=grace)
+        except BaseException:
+            plaintext = b""
+            raise
         return plaintext
 
     # --- open, relay, close ----------------------------------------------------------------------------------------
@@ -273,6 +308,7 @@ class CryptoCore(KeyCare):
         async with self._opening:
             if self._opened:
                 return
+            forking.refuse_green_threads()
             if not self._emitter.is_open:
                 await self._emitter.open()
                 self._owns_emitter = True
@@ -360,8 +396,8 @@ def _header(ciphertext: bytes) -> Header:
         raise cannot_open(Outcome.FAILED, Reason.PARSE_ERROR) from None
 
 
-def _opened(dek: bytes, ciphertext: bytes, owner: Owner, record: str, entry: Entry) -> bytes:
+def _opened(dek: bytes, ciphertext: bytes, owner: Owner, place: bytes, entry: Entry) -> bytes:
     try:
-        return decrypt_envelope(dek, ciphertext, owner=owner, record=record)
+        return decrypt_envelope(dek, ciphertext, owner=owner, record=place)
     except DecryptionFailed:
         raise cannot_open(Outcome.FAILED, Reason.BAD_TAG, entry.key) from None

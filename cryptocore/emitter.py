@@ -6,27 +6,29 @@ the spools of processes of the same service that are gone.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from cryptocore.adoption import adopt, close_chain
+from cryptocore import forking
+from cryptocore.adoption import close_chain
 from cryptocore.batch import ID_SIZE, partition_of
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.committer import Committer
 from cryptocore.entries import Entry, Form, control_entry, entry_of, new_id
 from cryptocore.errors import AuditUnavailable, ConfigurationError
 from cryptocore.events import AuditEvent, ChainOpen, Heartbeat
+from cryptocore.orphans import Orphans
 from cryptocore.release import Releases
 from cryptocore.sender import Sender, Transport
 from cryptocore.signing import Signer
 from cryptocore.spool import Identity, Spool
-from cryptocore.spool_lock import SpoolLock, spool_path, spools_of
+from cryptocore.spool_lock import SpoolLock, spool_path
 from cryptocore.vocabulary import Durability, Operation, Outcome
 
 __all__ = ["Emitter", "Transport"]
@@ -46,7 +48,7 @@ _LOCK_TRIES: Final = 50
 
 
 class Emitter:
-    """One per process.
+    """One per process; a forked child that has it from its parent opens it anew, as another instance.
 
     Args:
         spool_dir: on a disk; made when missing.
@@ -93,17 +95,35 @@ class Emitter:
         self._background = background
         self.host = host if host is not None or not background else socket.gethostname()
         self.identity = Identity(service, deployment, ids(ID_SIZE), generation, partitions, Durability(durability))
+        self._orphans = Orphans(
+            spool_dir,
+            identity=lambda: self.identity,
+            signer=signer,
+            transport=transport,
+            clock=self._clock,
+            ids=ids,
+            threads=background,
+        )
+        self._start_afresh()
+        forking.renew_in_child(self)
+
+    def _start_afresh(self) -> None:
+        self._pid = os.getpid()
         self._releases = Releases() if self.identity.durability is Durability.BROKER else None
         self._spool: Spool | None = None
         self._committer: Committer | None = None
         self._sender: Sender | None = None
-        self._adopted: list[tuple[Spool, Sender]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._pid = 0
         self._next_beat_us = self._next_adoption_us = 0
         self._beat_sequence = -1
         self._rows = asyncio.Event()
         self._sealed = asyncio.Event()
+
+    def after_fork(self) -> None:
+        """Become another instance, not open yet; the parent's spool is neither used nor closed here."""
+        forking.keep(self._spool, self._committer, self._sender, self._releases, self._tasks, self._orphans.abandon())
+        self.identity = replace(self.identity, instance=self._ids(ID_SIZE))
+        self._start_afresh()
 
     @property
     def background(self) -> bool:
@@ -113,6 +133,11 @@ class Emitter:
     @property
     def is_open(self) -> bool:
         return self._committer is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop on which it is open; no other may use it."""
+        return None if self._committer is None else self._committer.loop
 
     @property
     def service(self) -> str:
@@ -197,7 +222,6 @@ class Emitter:
             raise ConfigurationError("an emitter is opened once")
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = await self._take_lock()
-        self._pid = os.getpid()
         self._spool = Spool(lock, signer=self._signer, identity=self.identity, linger_ms=self._linger_ms)
         self._committer = Committer(
             self._spool,
@@ -262,8 +286,7 @@ class Emitter:
             await self._finish(self._spool, self._committer)
         finally:
             self._committer = None
-            for spool, _ in self._adopted:
-                spool.close()
+            self._orphans.let_go()
             await self._transport.close()
 
     async def _finish(self, spool: Spool, committer: Committer) -> None:
@@ -300,7 +323,7 @@ class Emitter:
             await self._committer.call(self._beat, self._spool, now_us)
         if now_us >= self._next_adoption_us:
             await self._adopt(now_us)
-        if self._adopted or self._spool.any_unsent():
+        if self._orphans.waiting or self._spool.any_unsent():
             self._sealed.set()
 
     def _beat(self, spool: Spool, now_us: int) -> None:
@@ -325,35 +348,14 @@ class Emitter:
 
     async def _adopt(self, now_us: int) -> None:
         self._next_adoption_us = now_us + ADOPT_EVERY_S * _US
-        held = {spool.path for spool, _ in self._adopted}
-        for path in spools_of(self._dir, self.service):
-            if path.name == spool_path(self._dir, self.service, self.instance).name or path in held:
-                continue
-            take = functools.partial(
-                adopt, path, adopter=self.identity, signer=self._signer, now_us=now_us, ids=self._ids
-            )
-            spool = await self._elsewhere(take)
-            if spool is not None:
-                sender = Sender(spool, self._transport, call=self._elsewhere, concurrent=self._background)
-                self._adopted.append((spool, sender))
-                self._sealed.set()
+        await self._orphans.adopt(now_us)
+        if self._orphans.waiting:
+            self._sealed.set()
 
     async def _send(self) -> None:
         assert self._sender is not None
         await self._sender.send()
-        while self._adopted:
-            spool, sender = self._adopted[0]
-            await sender.send()
-            await self._elsewhere(close_chain, spool, now_us=self._clock.now_us(), ids=self._ids)
-            await sender.send()
-            self._adopted.pop(0)
-            await self._elsewhere(spool.close, remove=True)
-
-    async def _elsewhere(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run something with an adopted spool, which only one task uses at a time."""
-        if self._background:
-            return await asyncio.to_thread(function, *args, **kwargs)
-        return function(*args, **kwargs)
+        await self._orphans.send()
 
     # --- background ------------------------------------------------------------------------------------------------
 

@@ -185,10 +185,25 @@ def associated_data(header: bytes, owner: Owner, record: str | bytes) -> bytes:
     Raises:
         EnvelopeInvalid: `record` is empty or too long.
     """
-    place = record.encode("utf-8") if isinstance(record, str) else record
+    place = place_of(record)
+    return b"".join((ENVELOPE_LABEL, header, owner.encode(), _LENGTH.pack(len(place)), place))
+
+
+def place_of(record: str | bytes, plaintext: bytes = b"") -> bytes:
+    """Check what a caller gives before anything is done with it; write the record in UTF-8.
+
+    Raises:
+        EnvelopeInvalid: `record` is empty, too long or no text, or the plaintext is too long.
+    """
+    if len(plaintext) > MAX_PLAINTEXT:
+        raise EnvelopeInvalid("plaintext", f"longer than {MAX_PLAINTEXT} bytes")
+    try:
+        place = record.encode("utf-8") if isinstance(record, str) else record
+    except UnicodeEncodeError:
+        raise EnvelopeInvalid("record", "not a text that UTF-8 can write") from None
     if not 1 <= len(place) <= MAX_RECORD:
         raise EnvelopeInvalid("record", f"not 1 to {MAX_RECORD} bytes")
-    return b"".join((ENVELOPE_LABEL, header, owner.encode(), _LENGTH.pack(len(place)), place))
+    return place
 
 
 def encrypt_envelope(

@@ -11,6 +11,8 @@
     ├── Misuse                  the caller is wrong
     │   ├── MissingActor
     │   ├── MissingPurpose
+    │   ├── UnknownPurpose      the purpose is not declared, or not for this service
+    │   ├── WrongEventLoop      a blocking call on an event loop, or a core that is open on another one
     │   ├── InvalidTransition   the life cycle has no such arrow
     │   └── ConfigurationError
     └── FormatError             bytes that docs/formats.md does not allow; `.field` names the place
@@ -18,7 +20,8 @@
         ├── RecordInvalid
         ├── EventInvalid
         ├── BatchRejected       `.finding` is the name under which the monitor reports it
-        └── RegistryInvalid
+        ├── RegistryInvalid
+        └── PurposesInvalid
 
 Errors raised near key material are raised `from None` (formats.md, "Secrets do not leak through errors").
 """
@@ -74,6 +77,14 @@ class MissingPurpose(Misuse):
     """No purpose was given and none is in context."""
 
 
+class UnknownPurpose(Misuse):
+    """The purpose is not declared in the file of purposes, or not for this service."""
+
+
+class WrongEventLoop(Misuse):
+    """A blocking call on a running event loop, or a call on another loop than the one the core was opened on."""
+
+
 class InvalidTransition(Misuse):
     """The key's life cycle has no such transition."""
 
@@ -105,6 +116,10 @@ class EventInvalid(FormatError):
 
 class RegistryInvalid(FormatError):
     """The signer registry file cannot be used."""
+
+
+class PurposesInvalid(FormatError):
+    """The file of purposes cannot be used."""
 
 
 class BatchRejected(FormatError):

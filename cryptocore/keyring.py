@@ -16,7 +16,7 @@ from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import Reason
 from cryptocore.store import KeyStore, KeyVersion
 from cryptocore.vaultcalls import OUTAGE, VaultCalls, vault_refusal
-from cryptocore.wrapping import KeyWrapper, Secret
+from cryptocore.wrapping import KeyWrapper, Secret, algorithm_of
 
 T = TypeVar("T")
 
@@ -202,8 +202,11 @@ class Keyring:
 
     async def _unwrap(self, entry: Entry, subject: Subject) -> Secret:
         version = entry.version
+        wrapper = self.wrapper(version.record.kek_alias)
+        if version.record.wrap_alg != algorithm_of(wrapper):
+            raise not_believed(f"wrap_alg: {version.record.wrap_alg.name} is not what its KEK's wrapper does")
         secret = await self._calls.unwrap(
-            self.wrapper(version.record.kek_alias),
+            wrapper,
             version.wrapped_dek,
             kek_version=version.record.kek_version,
             owner=version.owner,

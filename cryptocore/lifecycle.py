@@ -14,11 +14,12 @@ from cryptocore.audit import Audit, Refusal, Subject, no_arrow
 from cryptocore.cache import key_ref
 from cryptocore.clock import Clock
 from cryptocore.envelope import DEK_SIZE, KEY_ID_SIZE, Owner, Suite
-from cryptocore.errors import InvalidTransition
+from cryptocore.errors import ConfigurationError, InvalidTransition
 from cryptocore.events import KeyRef, Operation, Outcome, Reason, encode_line
 from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyAct, KeyReason, KeyState, transition
 from cryptocore.records import NO_PREVIOUS, KeyRecord, sign_record
+from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.store import Change, KeyStore, KeyVersion, StoreConflict
 from cryptocore.vaultcalls import VaultCalls, vault_refusal
@@ -52,7 +53,7 @@ class LifeCycle:
     def __init__(
         self,
         *,
-        deployment: bytes,
+        registry: Registry,
         store: KeyStore,
         keyring: Keyring,
         calls: VaultCalls,
@@ -61,7 +62,7 @@ class LifeCycle:
         clock: Clock,
         ids: Callable[[int], bytes],
     ) -> None:
-        self._deployment = deployment
+        self._registry = registry
         self._store = store
         self._keyring = keyring
         self._calls = calls
@@ -173,6 +174,7 @@ class LifeCycle:
         raise AssertionError("the loop returns or raises")
 
     async def _new_dek(self, key_id: bytes, number: int, owner: Owner, kek_alias: str, subject: Subject) -> _Wrapped:
+        self._check_signer()
         wrapper = self._keyring.wrapper(kek_alias)
         try:
             kek_version = await wrapper.current_version()
@@ -183,7 +185,13 @@ class LifeCycle:
         named = subject.about(KeyRef(id=key_id.hex(), version=number, kind="dek"))
         wrapped_dek = await self._calls.wrap(wrapper, dek, kek_version=kek_version, owner=owner, subject=named)
         unwrapped = await self._calls.unwrap(
-            wrapper, wrapped_dek, kek_version=kek_version, owner=owner, commitment=committed, subject=named
+            wrapper,
+            wrapped_dek,
+            kek_version=kek_version,
+            owner=owner,
+            commitment=committed,
+            subject=named,
+            control=True,
         )
         if not unwrapped.same_as(dek):
             raise vault_refusal(Reason.COMMITMENT_MISMATCH, retryable=False)
@@ -197,7 +205,7 @@ class LifeCycle:
         self, key_id: bytes, number: int, owner: Owner, wrapped: _Wrapped, *, reason: KeyReason, subject: Subject
     ) -> Change:
         record = KeyRecord(
-            deployment=self._deployment,
+            deployment=self._registry.deployment,
             key_id=key_id,
             key_version=number,
             revision=1,
@@ -239,6 +247,16 @@ class LifeCycle:
         )
         return self._signed(record, before.owner, before.wrapped_dek, operation, subject=subject, note=note)
 
+    def _check_signer(self) -> None:
+        """Refuse to write a record that every reader would refuse.
+
+        Raises:
+            ConfigurationError: the registry does not let this process's signer sign key records now.
+        """
+        entry = self._registry.get(self._signer.signer_id)
+        if entry is None or not entry.usable(Role.KEYS, self._clock.now_us() // 1000):
+            raise ConfigurationError(f"the registry lets {self._signer!r} sign no key records: it lacks the role keys")
+
     def _signed(
         self,
         record: KeyRecord,
@@ -250,6 +268,7 @@ class LifeCycle:
         note: str | None,
     ) -> Change:
         """Make the event of a revision, then the record that holds its digest."""
+        self._check_signer()
         key = KeyRef(
             id=record.key_id.hex(),
             version=record.key_version,

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from cryptocore import forking
 from cryptocore.envelope import Owner
 from cryptocore.errors import EnvelopeInvalid, EventInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import AuditEvent, decode_line
@@ -93,6 +94,12 @@ class KeyStore:
         self._registry = registry
         self._engine: Engine | None = None
         self._lock = threading.Lock()
+        forking.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections to the parent, unused and open."""
+        forking.keep(self._engine)
+        self._engine, self._lock = None, threading.Lock()
 
     def version(self, key_id: bytes, number: int) -> KeyVersion | None:
         """Read one key version.

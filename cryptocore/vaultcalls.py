@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from cryptocore.audit import Audit, Refusal, Subject
+from cryptocore.audit import Audit, Refusal, Subject, despite_cancellation
 from cryptocore.envelope import Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
-from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.events import AuditEvent, KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.throttle import VaultBudget
 from cryptocore.wrapping import (
     BlobInvalid,
     KeyWrapper,
@@ -43,22 +44,27 @@ def vault_refusal(reason: Reason, *, retryable: bool) -> Refusal:
 
 
 class VaultCalls:
-    """Wraps and unwraps DEKs, with events."""
+    """Wraps and unwraps DEKs, with events.
 
-    def __init__(self, audit: Audit) -> None:
+    Args:
+        budget: of requests to vaults; None sets no limit.
+    """
+
+    def __init__(self, audit: Audit, budget: VaultBudget | None = None) -> None:
         self._audit = audit
+        self._budget = budget
 
     async def wrap(
         self, wrapper: KeyWrapper, dek: Secret, *, kek_version: str, owner: Owner, subject: Subject
     ) -> bytes:
-        """Wrap a DEK under exactly this KEK version; the subject names the DEK's key version.
+        """Wrap a DEK under exactly this KEK version, always a control act; the subject names the DEK's key version.
 
         Raises:
-            Refusal: the vault refused or failed.
+            Refusal: the vault refused or failed, or has no requests left for us.
             AuditUnavailable: an event is not durable.
         """
         key_id, number = _named(subject)
-        blob = build_blob(dek.reveal(), Suite.XAES_256_GCM, key_id, number, owner)
+        blob = Secret(build_blob(dek.reveal(), Suite.XAES_256_GCM, key_id, number, owner))
 
         def check(answer: Wrapped) -> bytes:
             if answer.kek_version != kek_version:
@@ -66,8 +72,9 @@ class VaultCalls:
             return answer.wrapped_dek
 
         async def perform(call_ids: tuple[str, ...]) -> Wrapped:
-            return await wrapper.wrap(blob, version=kek_version, call_ids=call_ids)
+            return await wrapper.wrap(blob.reveal(), version=kek_version, call_ids=call_ids)
 
+        await self._afford(wrapper.vault, control=True)
         return await self._call(Operation.WRAP, wrapper, kek_version, subject, perform=perform, check=check)
 
     async def unwrap(
@@ -79,11 +86,15 @@ class VaultCalls:
         owner: Owner,
         commitment: bytes,
         subject: Subject,
+        control: bool = False,
     ) -> Secret:
         """Unwrap a DEK and check that it is the one committed to, for this key version and owner.
 
+        Args:
+            control: for an act on the key (create, rotate, rewrap), which may use the reserve of the vault's budget.
+
         Raises:
-            Refusal: the vault refused or failed, or gave something else.
+            Refusal: the vault refused or failed, or gave something else, or has no requests left for us.
             AuditUnavailable: an event is not durable.
         """
         key_id, number = _named(subject)
@@ -96,7 +107,19 @@ class VaultCalls:
         async def perform(call_ids: tuple[str, ...]) -> Unwrapped:
             return await wrapper.unwrap(wrapped_dek, version=kek_version, call_ids=call_ids)
 
+        await self._afford(wrapper.vault, control=control)
         return await self._call(Operation.UNWRAP, wrapper, kek_version, subject, perform=perform, check=check)
+
+    async def _afford(self, vault: str, *, control: bool) -> None:
+        """Take a request out of the budget, before anything is said of it: without one there is no call."""
+        if self._budget is not None and not await self._budget.take(vault, control=control):
+            raise vault_refusal(Reason.VAULT_THROTTLED, retryable=True)
+
+    def _count(self, vault: str, attempts: tuple[VaultAttempt, ...], retry_after_s: float | None) -> None:
+        if self._budget is not None:
+            self._budget.used(vault, max(0, len(attempts) - 1))
+            if retry_after_s is not None:
+                self._budget.told_to_wait(vault, retry_after_s)
 
     async def _call(
         self,
@@ -112,18 +135,20 @@ class VaultCalls:
         kek = KekRef(vault=wrapper.vault, name=wrapper.name, version=kek_version)
         call_ids = wrapper.draw_call_ids()
         intent = self._audit.event(operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call_ids)
-        await self._audit.record(intent)
         conclude = partial(self._conclude, operation, subject, kek=kek, intent_id=intent.id)
+        await self._intend(intent, conclude)
         # 2. The call. Whatever it raises is reduced to a reason: it may hold the request's body.
         result: R | None = None
         attempts: tuple[VaultAttempt, ...] = ()
         refusal: Refusal | None = None
+        retry_after_s: float | None = None
         try:
             answer = await perform(call_ids)
             attempts = answer.attempts
             result = check(answer)
+            del answer
         except VaultCallFailed as failed:
-            attempts = failed.attempts
+            attempts, retry_after_s = failed.attempts, failed.retry_after_s
             refusal = vault_refusal(failed.reason, retryable=failed.retryable)
         except _KidMismatch:
             refusal = vault_refusal(Reason.KID_MISMATCH, retryable=False)
@@ -134,6 +159,7 @@ class VaultCalls:
             raise
         except Exception:  # noqa: BLE001 - an adapter's fault must not leave the intent without its outcome
             refusal = vault_refusal(Reason.VAULT_ERROR, retryable=False)
+        self._count(wrapper.vault, attempts, retry_after_s)
         # 3. The outcome.
         if refusal is not None:
             await conclude(attempts=attempts, outcome=refusal.outcome, reason=refusal.reason)
@@ -141,6 +167,22 @@ class VaultCalls:
         await conclude(attempts=attempts, outcome=Outcome.SUCCEEDED)
         assert result is not None
         return result
+
+    async def _intend(self, intent: AuditEvent, conclude: Callable[..., Awaitable[None]]) -> None:
+        """Commit the intent; when the caller is cancelled just then, say at once that its call has no known outcome."""
+        durable = False
+
+        async def commit() -> None:
+            nonlocal durable
+            await self._audit.emitter.record(intent)
+            durable = True
+
+        try:
+            await despite_cancellation(commit())
+        except asyncio.CancelledError:
+            if durable:
+                await conclude(attempts=(), outcome=Outcome.UNKNOWN)
+            raise
 
     async def _conclude(
         self,

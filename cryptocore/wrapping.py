@@ -151,12 +151,21 @@ class VaultCallFailed(Failed):
     Attributes:
         reason: what the audit event says.
         attempts: every request that was made, perhaps none.
+        retry_after_s: how long the vault asked to be left alone.
     """
 
-    def __init__(self, reason: Reason, attempts: tuple[VaultAttempt, ...], *, retryable: bool) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        attempts: tuple[VaultAttempt, ...],
+        *,
+        retryable: bool,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(f"the vault call failed: {reason}", retryable=retryable)
         self.reason = reason
         self.attempts = attempts
+        self.retry_after_s = retry_after_s
 
 
 class KeyWrapper(Protocol):

@@ -16,7 +16,7 @@ from msgspec import Struct
 from alerts.model import KekUse
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry
-from streams import tomlfile
+from cryptocore import tomlfile
 
 LONGEST: Final = timedelta(days=366)
 """A year, whichever: who still needs it then says so again."""

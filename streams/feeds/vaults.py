@@ -16,7 +16,7 @@ from alerts.system import system_finding
 from alerts.thresholds import DAY_MS, HOUR_MS
 from cryptocore.clock import rfc3339_ms
 from cryptocore.errors import FormatError
-from streams import tomlfile
+from cryptocore import tomlfile
 from streams.vaultlogs.objects import resource
 from streams.vaultlogs.rejection import VaultRecordRejected
 

@@ -1,0 +1,204 @@
+"""The blocking face of a core, for Flask, Django, Celery and scripts: the same calls without `await`.
+
+The work runs on the event loop on which the core was opened or, when nobody opened it, on a loop of its own in a thread
+of its own: one a process, started by the first call, also in a forked child, and closed when the process ends. Actor
+and purpose of the calling thread go along. On a running event loop a blocking call would stop that loop: refused.
+"""
+
+import asyncio
+import atexit
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from weakref import WeakMethod
+
+from cryptocore import forking
+from cryptocore.emitter import Emitter
+from cryptocore.errors import WrongEventLoop
+
+if TYPE_CHECKING:
+    from cryptocore.core import CryptoCore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S: Final = 30.0
+"""How long the end of the process waits for what is under way; more than the emitter takes to close."""
+
+
+class SyncCore:
+    """`core.sync`: every coroutine method of the core, blocking."""
+
+    def __init__(self, core: "CryptoCore", emitter: Emitter) -> None:
+        self._core = core
+        self._emitter = emitter
+        self._own: _LoopThread | None = None
+        self._starting = threading.Lock()
+        forking.renew_in_child(self)
+
+    if TYPE_CHECKING:
+
+        @staticmethod
+        def _blocking(
+            method: Callable[Concatenate["CryptoCore", P], Coroutine[Any, Any, T]],
+        ) -> Callable[Concatenate["SyncCore", P], T]: ...
+
+        encrypt = _blocking(CryptoCore.encrypt)
+        decrypt = _blocking(CryptoCore.decrypt)
+        create_key = _blocking(CryptoCore.create_key)
+        activate = _blocking(CryptoCore.activate)
+        rotate = _blocking(CryptoCore.rotate)
+        revoke = _blocking(CryptoCore.revoke)
+        suspend = _blocking(CryptoCore.suspend)
+        resume = _blocking(CryptoCore.resume)
+        archive = _blocking(CryptoCore.archive)
+        describe = _blocking(CryptoCore.describe)
+        open = _blocking(CryptoCore.open)
+        relay = _blocking(CryptoCore.relay)
+    else:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            method = getattr(self._core, name, None) if not name.startswith("_") else None
+            if not iscoroutinefunction(method):
+                raise AttributeError(f"core.sync has no {name!r}: the core has no such coroutine method")
+
+            @wraps(method)
+            def blocking(*args: Any, **kwargs: Any) -> Any:
+                self._refuse_to_block(name)
+                return self.run(method(*args, **kwargs))
+
+            return blocking
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that uses the core, and wait for it.
+
+        Raises:
+            WrongEventLoop: this thread runs an event loop, or the core is open on one that has ended.
+            Exception: what the coroutine raised.
+        """
+        try:
+            self._refuse_to_block("run")
+            future = _submit(self._loop(), work)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except BaseException:  # also a signal that ends the wait
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Close the core, and end the thread if there is one; the next call would start anew."""
+        self._refuse_to_block("close")
+        if self._own is None and not self._emitter.is_open:
+            return
+        self.run(self._core.close())
+        with self._starting:
+            own, self._own = self._own, None
+        if own is not None:
+            own.stop()
+
+    def after_fork(self) -> None:
+        """Forget the parent's thread, which is not in this process."""
+        forking.keep(self._own)
+        self._own = None
+        self._starting = threading.Lock()
+
+    def _refuse_to_block(self, name: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise WrongEventLoop(f"core.sync.{name} would stop the event loop that runs here: await core.{name} instead")
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        opened = self._emitter.loop
+        if opened is not None:
+            if opened.is_running():
+                return opened
+            raise WrongEventLoop(
+                "the core is open on an event loop that no longer runs: close it before that loop ends"
+            )
+        with self._starting:
+            if self._own is None:
+                forking.refuse_green_threads()
+                self._own = _LoopThread()
+                _at_exit(self._close_at_exit)
+            return self._own.loop
+
+    def _close_at_exit(self) -> None:
+        own = self._own
+        if own is None:
+            return
+        try:
+            _submit(own.loop, self._core.close()).result(CLOSE_TIMEOUT_S)
+        except Exception as err:  # noqa: BLE001 - the process ends; the next one adopts what is left
+            _log.warning("the core was not closed in order: %s", type(err).__name__)
+        own.stop()
+
+
+class _LoopThread:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="keytrail-sync", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        finally:
+            self.loop.close()
+
+
+def _submit(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> "Future[T]":
+    """Start a coroutine on another thread's loop, in the context of the calling thread."""
+    future: Future[T] = Future()
+
+    def start() -> None:
+        task = loop.create_task(work)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(task.cancel) if done.cancelled() else None)
+        task.add_done_callback(lambda done: _hand_over(done, future))
+
+    loop.call_soon_threadsafe(start, context=copy_context())
+    return future
+
+
+def _hand_over(task: "asyncio.Task[T]", future: "Future[T]") -> None:
+    if task.cancelled():
+        future.cancel()
+    if not future.set_running_or_notify_cancel():
+        return
+    error = task.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _at_exit(close: Callable[[], None]) -> None:
+    """Run before the interpreter takes no more work for threads, which closing needs; `atexit` would be too late."""
+    weak = WeakMethod(close)
+
+    def run() -> None:
+        living = weak()
+        if living is not None:
+            living()
+
+    getattr(threading, "_register_atexit", atexit.register)(run)
