@@ -88,6 +88,7 @@ class AuditEvent(
     claimed_key_id: str | None = None
     owner: OwnerRef | None = None
     kek: KekRef | None = None
+    token_id: str | None = None
     actor: str
     purpose: str
     intent_id: str | None = None

@@ -103,7 +103,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
     shape = (
         event.phase, event.operation, event.outcome, event.reason, key is None, owner is None, kek is None,
         event.recovery, event.outage_grace, event.intent_id, event.call_ids, event.vault_attempts, event.counts,
-        event.claimed_key_id, event.note,
+        event.claimed_key_id, event.note, event.token_id,
     )  # fmt: skip
     if shape not in _plain_shapes:
         _judge(event)
@@ -112,7 +112,7 @@ def check_event(event: "AuditEvent") -> None:  # noqa: C901, PLR0912 - the hot p
 
 
 _RARE: Final = 9
-_NOTHING_RARE: Final = (None, (), (), (), None, None)
+_NOTHING_RARE: Final = (None, (), (), (), None, None, None)
 _plain_shapes: set[tuple[object, ...]] = set()
 """Shapes already judged good, of events that hold no field whose content must be looked at each time."""
 
@@ -239,6 +239,11 @@ def _check_count(field: str, line: "Count") -> None:
 def _judge_texts(event: "AuditEvent") -> None:
     if event.claimed_key_id is not None and not is_key_id(event.claimed_key_id):
         raise _wrong("claimed_key_id", "not 32 lower-case hex digits")
+    if event.token_id is not None:
+        if event.operation not in TOKEN_ACTS:
+            raise _wrong("token_id", "only an act on a token names one")
+        if not owner_parts[event.token_id]:
+            raise _wrong("token_id", "not 1 to 128 visible ASCII characters")
     if event.note is not None:
         if event.operation not in LIFE_CYCLE or not event.actor.startswith(PERSON):
             raise _wrong("note", "only on a person's act of the life cycle")

@@ -92,6 +92,7 @@ def _event() -> Schema:
             {"vault": _text(texts.VAULT), "name": _text(texts.KEK_NAME), "version": _text(texts.KEK_VERSION)},
             ("vault", "name"),
         ),
+        "token_id": _text(texts.OWNER_PART),
         "actor": _text(texts.ACTOR),
         "purpose": _text(texts.PURPOSE),
         "intent_id": _UUID,
@@ -224,6 +225,7 @@ def _rest() -> list[Schema]:
     person = {"type": "string", "pattern": f"^{texts.PERSON}"}
     return [
         _rule(_where(operation=_word([Operation.SUMMARY])), summary, _lacks("counts")),
+        _rule(_has("token_id"), _where(operation=_word(TOKEN_ACTS))),
         _rule(_has("note"), _where(operation=_word(LIFE_CYCLE), actor=person)),
     ]
 

@@ -57,6 +57,7 @@ _EVENT: Final[Properties] = {
         secret_name=KEYWORD,
         intent_id=KEYWORD,
         claimed_key_id=KEYWORD,
+        token_id=KEYWORD,
         appended_at=DATE,
         sealed_at=DATE,
         suspect=BOOLEAN,

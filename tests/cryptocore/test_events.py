@@ -111,6 +111,7 @@ GOOD = {
     "an unknown key": without(
         {**SINGLE, "outcome": "denied", "reason": "unknown_key", "claimed_key_id": KEY_ID}, "key"
     ),
+    "a use of a token": {**SINGLE, "operation": "token.use", "token_id": "8f3c/access"},
     "a revoke with a note": {
         **SINGLE,
         "operation": "revoke",
@@ -197,6 +198,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a note on a decrypt": ({**SINGLE, "note": "hello"}, "note"),
     "a note by a service": ({**SINGLE, "operation": "revoke", "actor": "service:x", "note": "hello"}, "note"),
     "a note with a newline": ({**SINGLE, "operation": "revoke", "note": "a\nb"}, "note"),
+    "a token id on a decrypt": ({**SINGLE, "token_id": "access"}, "token_id"),
+    "a token id with a blank": ({**SINGLE, "operation": "token.use", "token_id": "a b"}, "token_id"),
     "a note too long": ({**SINGLE, "operation": "revoke", "note": "n" * 513}, "note"),
     "recovery on a decrypt": ({**SINGLE, "recovery": True}, "recovery"),
     "an outage on a revoke": ({**SINGLE, "operation": "revoke", "outage_grace": True}, "outage_grace"),
