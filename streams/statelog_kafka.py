@@ -32,6 +32,7 @@ MAX_REQUEST: Final = 2 * 1024 * 1024
 """Bytes of one message at most: the default of aiokafka is below what `rejected` may need."""
 BATCH_BYTES: Final = 256 * 1024
 _READ_MS: Final = 200
+_CANCEL_AGAIN_S: Final = 0.1
 Record = tuple[bytes | None, bytes | None]
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch)
 
@@ -56,6 +57,7 @@ class KafkaStateLog:
         self._full_name = full_name
         self._connection = connection
         self._producer: AIOKafkaProducer | None = None
+        self._committing: asyncio.Task[None] | None = None
 
     async def open(self, state: State) -> Position | None:
         """Fence first, then read to the end: in this order nothing can be committed behind what was read."""
@@ -73,6 +75,10 @@ class KafkaStateLog:
 
     async def commit(self, changes: Sequence[Change], position: Position, outs: Sequence[Out]) -> None:
         check_sizes(changes)
+        self._committing = asyncio.get_running_loop().create_task(self._commit(changes, position, outs))
+        await self._committing
+
+    async def _commit(self, changes: Sequence[Change], position: Position, outs: Sequence[Out]) -> None:
         producer = self._producer
         assert producer is not None, "open comes first"
         records: dict[tuple[str, int], list[Record]] = defaultdict(list)
@@ -87,8 +93,16 @@ class KafkaStateLog:
             raise Fenced(f"{self._topic}/{self._partition}") from err
 
     async def close(self) -> None:
+        """Stop the producer, then the commit that waits for it.
+
+        A stopped producer answers nobody (aiokafka 0.14): neither the commit under way nor, once that is cancelled,
+        the abort that its transaction begins. Left alone, they would keep the process from ending.
+        """
         if self._producer is not None:
             await self._producer.stop()
+        while self._committing is not None and not self._committing.done():
+            self._committing.cancel()
+            await asyncio.wait({self._committing}, timeout=_CANCEL_AGAIN_S)
 
 
 async def read(topic: str, partition: int, state: State, *, connection: Mapping[str, Any]) -> Position | None:

@@ -108,3 +108,18 @@ async def test_a_record_that_is_too_large_is_refused_before_anything_is_sent(kaf
     await log.commit([(b"\x01a", b"\x01" + b"x" * (MAX_RECORD - 2))], POSITION, [Out(FINDINGS, None, b"y" * 1_500_000)])
     await log.close()
     assert [len(value) for value in await committed(settings, FINDINGS)] == [1_500_000]
+
+
+async def test_a_commit_under_way_ends_with_its_log_wherever_it_stands(kafka: str, tmp_path: Path) -> None:
+    settings = await fresh(kafka, tmp_path)
+    for pause_ms in range(0, 30, 2):
+        log = log_of(settings)
+        await log.open(State())
+        committing = asyncio.create_task(log.commit(changed(2_000).cut(), POSITION, [Out(FINDINGS, b"k", b"one")]))
+        await asyncio.sleep(pause_ms / 1000)
+        async with asyncio.timeout(10):
+            await log.close()
+        await asyncio.wait({committing}, timeout=1)
+
+        assert committing.done(), f"closed after {pause_ms} ms"
+        assert {task for task in asyncio.all_tasks() if not task.done()} == {asyncio.current_task()}
