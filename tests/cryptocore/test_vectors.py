@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jsonschema import Draft202012Validator
 
 from cryptocore import envelope as envelope_module
+from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval, two_people, verify_approval
 from cryptocore.batch import SealedBatch, open_batch, partition_key, partition_of, seal_batch
 from cryptocore.envelope import Header, Owner, Suite, associated_data, decrypt_envelope
 from cryptocore.errors import BatchRejected, CoreError, FormatError
@@ -31,7 +32,9 @@ def load(name: str) -> Vector:
     return loaded
 
 
-FILES = {name: load(name) for name in ("envelope", "dek_blob", "key_record", "event", "sealed_batch", "registry")}
+FILES = {
+    name: load(name) for name in ("envelope", "dek_blob", "key_record", "event", "sealed_batch", "registry", "approval")
+}
 
 
 def each(name: str, group: str) -> pytest.MarkDecorator:
@@ -180,6 +183,49 @@ def test_key_record_successors_fail_as_expected(vector: Vector) -> None:
         check_successor(KeyRecord.decode(previous), previous, KeyRecord.decode(following))
 
     assert failure(follow) == vector["expect"]
+
+
+@each("approval", "must_pass")
+def test_approval_vectors_pass(vector: Vector) -> None:
+    signed_approval = SignedApproval.decode(vector["json"].encode())
+
+    approval = verify_approval(signed_approval, registry_of("approval"), at_ms=vector["at_ms"]).approval
+
+    for name, expected in vector["fields"].items():
+        found = getattr(approval, name)
+        assert (found.hex() if isinstance(found, bytes) else found) == expected, name
+    assert Approval.decode(approval.encode()) == approval
+    assert signed_approval.encode() == vector["json"].encode()
+    signers = {
+        signer.signer_id: signer for signer in (Signer.from_private_bytes(bytes([seed]) * 32) for seed in (3, 5))
+    }
+    assert sign_approval(approval, signers[approval.signer_id]) == signed_approval
+
+
+@each("approval", "must_fail")
+def test_approval_vectors_fail_as_expected(vector: Vector) -> None:
+    registry = registry_of("approval")
+
+    found = failure(
+        lambda: verify_approval(SignedApproval.decode(vector["json"].encode()), registry, at_ms=vector["at_ms"])
+    )
+
+    assert found == vector["expect"]
+
+
+def pair_of(jsons: list[str]) -> object:
+    signed_approvals = [SignedApproval.decode(text.encode()) for text in jsons]
+    at_ms = FILES["approval"]["at_ms"]
+    return two_people(signed_approvals, registry_of("approval"), action=Action.DESTROY, at_ms=at_ms)
+
+
+def test_the_approvals_of_two_people_are_enough() -> None:
+    assert pair_of(FILES["approval"]["pair_must_pass"])
+
+
+@each("approval", "pairs_must_fail")
+def test_approval_pairs_fail_as_expected(vector: Vector) -> None:
+    assert failure(lambda: pair_of(vector["jsons"])) == vector["expect"]
 
 
 validator = Draft202012Validator(json_schema())

@@ -8,6 +8,7 @@ say is written by hand. Keys, nonces and the OAEP seed are fixed here, which no 
 import json
 import struct
 import sys
+from base64 import b64encode
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import digest as hmac_digest
@@ -34,6 +35,8 @@ BILLING = bytes([0x01]) * 32
 CRM = bytes([0x02]) * 32
 ALICE = bytes([0x03]) * 32
 STRANGER = bytes([0x04]) * 32
+BRUNO = bytes([0x05]) * 32
+ALICE_AGAIN = bytes([0x06]) * 32
 TENANT = {"tenant_id": "t-88", "integration_id": "crm"}
 SECRET = {"secret_name": "smtp"}
 RECORD = b"tokens/8f3c/access"
@@ -514,6 +517,139 @@ def key_record_vectors() -> Vector:
     }
 
 
+# ---- approvals
+
+
+def approvers() -> Vector:
+    """Name two people, the second key of one of them, and a key that was in other hands from December on."""
+    people = [
+        entry(ALICE, "people", ["approve"], person="Alice Example"),
+        entry(BRUNO, "people", ["approve"], person="Bruno Example", compromised_from=COMPROMISED),
+        entry(ALICE_AGAIN, "people", ["approve"], person="Alice Example"),
+    ]
+    return {**registry(), "signers": [entry(BILLING, "billing", ["events", "keys"]), *people]}
+
+
+def approval_fields(private: bytes = ALICE, **changes: Any) -> Vector:
+    return {
+        "deployment": DEPLOYMENT.hex(),
+        "action": 1,
+        "key_id": KEY_ID.hex(),
+        "key_version": 3,
+        "revision": 7,
+        "subject_sha256": sha256(record_bytes(record_fields())).hexdigest(),
+        "not_before_ms": NOV_16,
+        "expires_ms": NOV_16 + 86_400_000,
+        "nonce": sha256(b"nonce" + private).digest()[:16].hex(),
+        "signer_id": signer_id(private).hex(),
+        **changes,
+    }
+
+
+def approval_bytes(fields: Vector) -> bytes:
+    raw = {name: bytes.fromhex(item) for name, item in fields.items() if isinstance(item, str)}
+    return (
+        raw["deployment"]
+        + u(1, fields["action"])
+        + raw["key_id"]
+        + u(4, fields["key_version"])
+        + u(8, fields["revision"])
+        + raw["subject_sha256"]
+        + u(8, fields["not_before_ms"])
+        + u(8, fields["expires_ms"])
+        + raw["nonce"]
+        + raw["signer_id"]
+    )
+
+
+def carried(raw: bytes, private: bytes, label: str = "keytrail/approval/v1") -> str:
+    return compact({"approval": b64encode(raw).decode(), "sig": b64encode(sign(private, label, raw)).decode()})
+
+
+def approved(private: bytes = ALICE, label: str = "keytrail/approval/v1", **changes: Any) -> Vector:
+    text = carried(approval_bytes(approval_fields(private, **changes)), private, label)
+    return {"json": text, "at_ms": NOV_16}
+
+
+def approval_vectors() -> Vector:
+    file = {"key_id": "00" * 16, "key_version": 0, "revision": 0, "subject_sha256": sha256(b"a file").hexdigest()}
+    cases: list[tuple[str, bytes, Vector]] = [
+        ("Alice lets a key version be destroyed", ALICE, {}),
+        ("Bruno, too", BRUNO, {}),
+        ("a recovery grant", ALICE, {"action": 4}),
+        ("a purge: no key, the bytes of a file", ALICE, {"action": 2, **file}),
+        ("a review", BRUNO, {"action": 7, **file}),
+    ]
+    passing = [
+        {"name": name, "fields": approval_fields(private, **changes), **approved(private, **changes)}
+        for name, private, changes in cases
+    ]
+    good = approved()
+    raw = approval_bytes(approval_fields())
+    document = json.loads(good["json"])
+
+    def text(changed: str) -> Vector:
+        return {"json": changed, "at_ms": NOV_16}
+
+    failing = [
+        ("before not_before", "ApprovalInvalid expires_ms", {**good, "at_ms": NOV_16 - 1}),
+        ("at expires", "ApprovalInvalid expires_ms", {**good, "at_ms": NOV_16 + 86_400_000}),
+        ("expires with not_before", "ApprovalInvalid expires_ms", approved(expires_ms=NOV_16)),
+        ("another deployment", "ApprovalInvalid deployment", approved(deployment="00" * 16)),
+        ("action 0", "ApprovalInvalid action", approved(action=0)),
+        ("action 8", "ApprovalInvalid action", approved(action=8)),
+        ("destroy without a key version", "ApprovalInvalid key_version", approved(key_version=0)),
+        ("destroy without a revision", "ApprovalInvalid key_version", approved(revision=0)),
+        ("a silence that names a key", "ApprovalInvalid key_id", approved(action=5)),
+        ("a revision above 2^53 - 1", "ApprovalInvalid revision", approved(revision=2**53)),
+        ("an end above 2^53 - 1", "ApprovalInvalid expires_ms", approved(expires_ms=2**53)),
+        ("a byte short", "ApprovalInvalid approval", text(carried(raw[:-1], ALICE))),
+        ("a byte too many", "ApprovalInvalid approval", text(carried(raw + b"\0", ALICE))),
+        ("signed by a service", "ApprovalInvalid signer_id", approved(BILLING)),
+        ("signed by a stranger", "ApprovalInvalid signer_id", approved(STRANGER)),
+        ("signed by a stranger in another's name", "ApprovalInvalid sig",
+         approved(STRANGER, signer_id=signer_id(ALICE).hex())),
+        ("signed for another purpose", "ApprovalInvalid sig", approved(label="keytrail/key-record/v1")),
+        ("signed with a key that is in other hands", "ApprovalInvalid signer_id",
+         {**approved(BRUNO, expires_ms=DEC_2 + 1), "at_ms": DEC_2}),
+        ("after the approver's valid_until", "ApprovalInvalid signer_id",
+         {**approved(expires_ms=YEAR_2028 + 1), "at_ms": YEAR_2028}),
+        ("another record", "ApprovalInvalid sig",
+         text(compact({**document, "approval": b64encode(flipped(raw, 50)).decode()}))),
+        ("a short signature", "ApprovalInvalid sig", text(compact({**document, "sig": "AAAA"}))),
+        ("a signature without padding", "ApprovalInvalid sig",
+         text(compact({**document, "sig": document["sig"].rstrip("=")}))),
+        ("base64 for URLs", "ApprovalInvalid sig", text(compact({**document, "sig": "-_" + document["sig"][2:]}))),
+        ("bits behind the end of the base64", "ApprovalInvalid sig", text(compact({**document, "sig": "AB=="}))),
+        ("no signature", "ApprovalInvalid json", text(compact(without(document, "sig")))),
+        ("an unknown field", "ApprovalInvalid json", text(compact({**document, "comment": "x"}))),
+        ("no JSON", "ApprovalInvalid json", text("approval")),
+    ]  # fmt: skip
+    alice, bruno = approved()["json"], approved(BRUNO)["json"]
+    pairs = [
+        ("one person only", "ApprovalInvalid approval", [alice]),
+        ("the same approval twice", "ApprovalInvalid person", [alice, alice]),
+        ("one person with two keys", "ApprovalInvalid person", [alice, approved(ALICE_AGAIN)["json"]]),
+        ("another revision", "ApprovalInvalid subject_sha256", [alice, approved(BRUNO, revision=8)["json"]]),
+        ("another record", "ApprovalInvalid subject_sha256",
+         [alice, approved(BRUNO, subject_sha256="11" * 32)["json"]]),
+        ("another action", "ApprovalInvalid action", [alice, approved(BRUNO, action=4)["json"]]),
+        ("one nonce for both", "ApprovalInvalid nonce",
+         [alice, approved(BRUNO, nonce=approval_fields()["nonce"])["json"]]),
+        ("three", "ApprovalInvalid approval", [alice, bruno, alice]),
+    ]  # fmt: skip
+    return {
+        "format": "docs/formats.md, Approvals; json is the text as carried; pairs are judged for action 1 (destroy) at "
+        "at_ms",
+        "registry": compact(approvers()),
+        "at_ms": NOV_16,
+        "must_pass": passing,
+        "pair_must_pass": [alice, bruno],
+        "must_fail": [{"name": name, "expect": expect, **vector} for name, expect, vector in failing],
+        "pairs_must_fail": [{"name": name, "expect": expect, "jsons": jsons} for name, expect, jsons in pairs],
+    }
+
+
 # ---- audit event
 
 EVENT_ID = "6a1f9c52-8e0b-4f0e-9a51-3c2d7e4b1a90"
@@ -875,6 +1011,7 @@ FILES = {
     "envelope.json": envelope_vectors,
     "dek_blob.json": dek_blob_vectors,
     "key_record.json": key_record_vectors,
+    "approval.json": approval_vectors,
     "event.json": event_vectors,
     "sealed_batch.json": sealed_batch_vectors,
     "registry.json": registry_vectors,
