@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 from cryptocore.clock import rfc3339
@@ -30,6 +30,7 @@ from cryptocore.events import (
     VaultAttempt,
 )
 from cryptocore.purposes import Purposes
+from cryptocore.vocabulary import TOKEN_ACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Subject:
     owner: OwnerRef | None = None
     key: KeyRef | None = None
     claimed_key_id: str | None = None
+    token_id: str | None = None
 
     @classmethod
     def of(cls, actor: str | None, purpose: str | None, owner: OwnerRef | None = None) -> "Subject":
@@ -55,11 +57,11 @@ class Subject:
 
     def about(self, key: KeyRef) -> "Subject":
         """Name the key version, now that it is known."""
-        return Subject(actor=self.actor, purpose=self.purpose, owner=self.owner, key=key)
+        return replace(self, key=key, claimed_key_id=None)
 
     def claiming(self, key_id: bytes) -> "Subject":
         """Name the key that an unauthenticated envelope, or an unbelieved row, claims."""
-        return Subject(actor=self.actor, purpose=self.purpose, owner=self.owner, claimed_key_id=key_id.hex())
+        return replace(self, key=None, claimed_key_id=key_id.hex())
 
 
 class Refusal(Exception):
@@ -206,6 +208,7 @@ class Audit:
             claimed_key_id=subject.claimed_key_id if subject.key is None else None,
             owner=subject.owner,
             kek=kek,
+            token_id=subject.token_id if operation in TOKEN_ACTS else None,
             actor=subject.actor,
             purpose=subject.purpose,
             intent_id=intent_id,
