@@ -33,7 +33,7 @@ test: $(VENV)/.test
 check: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy $(PACKAGES) tests bench requirements
+	$(VENV)/bin/mypy $(PACKAGES) tests bench examples requirements
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.bench
@@ -48,7 +48,7 @@ pins: $(PY)
 
 clean:
 	rm -rf demo-out again mine build dist bench/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find $(PACKAGES) tests bench requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(PACKAGES) tests bench examples requirements -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment; a stamp is older than its requirements when they change, and pip then does the rest ---
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from cryptocore.clock import rfc3339
 from cryptocore.entries import Entry, control_entry, entry_of, new_id
+from cryptocore.errors import EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, decode_line
 from cryptocore.signing import Signer
 from cryptocore.spool import Identity, Spool, SpoolCorrupt, SpoolUnmade
@@ -108,11 +109,23 @@ def _opening(spool: Spool, adopter: Identity, now_us: int, ids: Callable[[int], 
     )
     entries = [control_entry(opened, at, instance=theirs.instance, partitions=theirs.partitions)]
     for raw in spool.open_intents():
-        intent = decode_line(raw.removesuffix(b"\n"))
-        if isinstance(intent, AuditEvent):
-            outcome = _unknown(intent, at, ids)
+        outcome = _outcome_of(raw, theirs, at, ids)
+        if outcome is not None:
             entries.append(entry_of(outcome, instance=theirs.instance, partitions=theirs.partitions))
     return entries
+
+
+def _outcome_of(raw: bytes, theirs: Identity, at: str, ids: Callable[[int], bytes]) -> AuditEvent | None:
+    """Answer an intent; None when its copy is damaged: the rows, which are chained, still tell of it."""
+    try:
+        intent = decode_line(bytes(raw).removesuffix(b"\n"))
+        if isinstance(intent, AuditEvent) and intent.phase is Phase.INTENT and intent.service == theirs.service:
+            return _unknown(intent, at, ids)
+    except (EventInvalid, TypeError) as err:
+        _log.error("spool of %s: a copy of an open intent is damaged: %s", theirs.instance.hex(), err)
+        return None
+    _log.error("spool of %s: a copy of an open intent is none", theirs.instance.hex())
+    return None
 
 
 def _unknown(intent: AuditEvent, at: str, ids: Callable[[int], bytes]) -> AuditEvent:

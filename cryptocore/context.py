@@ -22,6 +22,22 @@ def acting(actor: str | None = None, purpose: str | None = None) -> Iterator[Non
         _actor.reset(actor_token)
 
 
+@contextmanager
+def acting_anew(actor: str | None = None, purpose: str | None = None) -> Iterator[None]:
+    """Set actor and purpose where something new begins, a request or a task: what is not given is not set inside."""
+    actor_token, purpose_token = _actor.set(actor), _purpose.set(purpose)
+    try:
+        yield
+    finally:
+        _purpose.reset(purpose_token)
+        _actor.reset(actor_token)
+
+
+def in_context() -> tuple[str | None, str | None]:
+    """Give the actor and the purpose that are set around the caller, to carry them elsewhere."""
+    return _actor.get(), _purpose.get()
+
+
 def who_acts(actor: str | None, purpose: str | None) -> tuple[str, str]:
     """Take what a call gave, else what is set around it.
 

@@ -30,12 +30,14 @@ from cryptocore.parts import Parts
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
+from cryptocore.revisions import Revisions
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore, KeyVersion, StoreConflict
 from cryptocore.sync import SyncCore
 from cryptocore.throttle import VaultBudget
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper
+from cryptocore.wraps import Wraps
 
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ class CryptoCore(KeyCare):
         limits: of what is remembered.
         purposes: the declared ones; None takes any that is well formed.
         vault_budget: of requests to vaults; None sets no limit.
+        let_go: called when the core is closed, to close what was made for it alone.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class CryptoCore(KeyCare):
         limits: CacheLimits | None = None,
         purposes: Purposes | None = None,
         vault_budget: VaultBudget | None = None,
+        let_go: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         if service != emitter.service or deployment != registry.deployment:
             raise ConfigurationError("service and deployment are those of emitter and registry")
@@ -80,6 +84,7 @@ class CryptoCore(KeyCare):
         self._clock = clock or SystemClock()
         self._ids = ids
         self._audit = Audit(emitter, ids, purposes=purposes)
+        self._let_go = let_go
         self.sync = SyncCore(self, emitter)
 
         def assembled() -> Parts:
@@ -88,13 +93,10 @@ class CryptoCore(KeyCare):
             keyring = Keyring(store, cache, calls, wrappers, clock=self._clock, threads=emitter.background)
             relay = Relay(store, keyring, self._audit, clock=self._clock)
             lifecycle = LifeCycle(
-                registry=registry,
                 store=store,
                 keyring=keyring,
-                calls=calls,
-                audit=self._audit,
-                signer=key_signer,
-                clock=self._clock,
+                wraps=Wraps(keyring, calls),
+                revisions=Revisions(registry, key_signer, self._audit, self._clock),
                 ids=ids,
             )
             return Parts(
@@ -329,15 +331,16 @@ class CryptoCore(KeyCare):
 
     async def close(self) -> None:
         """Finish what is under way, relay, forget every DEK, and close the emitter if it was opened here."""
-        if not self._opened:
-            self._cache.clear()
-            return
-        await self.parts.acts.finish()
-        await self._keyring.close()
-        await self._relay.stop()
-        self._opened = False
-        if self._owns_emitter:
-            await self._emitter.close()
+        if self._opened:
+            await self.parts.acts.finish()
+            await self._keyring.close()
+            await self._relay.stop()
+            self._opened = False
+            if self._owns_emitter:
+                await self._emitter.close()
+        self._cache.clear()
+        if self._let_go is not None:
+            await self._let_go()
 
     async def __aenter__(self) -> Self:
         await self.open()

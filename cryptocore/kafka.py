@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
+from cryptocore import forking
 from cryptocore.addresses import all_loopback
 from cryptocore.batch import SealedBatch
 from cryptocore.errors import ConfigurationError, Failed
@@ -77,6 +78,12 @@ class KafkaTransport:
                 raise ConfigurationError("SASL_SSL needs a mechanism and its credentials")
         self._producer: AIOKafkaProducer | None = None
         self._opening: asyncio.Task[None] | None = None
+        forking.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's connection to the parent."""
+        forking.keep(self._producer, self._opening)
+        self._producer = self._opening = None
 
     def __repr__(self) -> str:
         return f"KafkaTransport({self._options['bootstrap_servers']}, {self._topic})"

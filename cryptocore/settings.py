@@ -4,26 +4,33 @@ Nothing insecure can be reached from here: no local KEK, no vault that is none o
 machine unless it is allowed by name.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter
+from cryptocore.batch import ID_SIZE
+from cryptocore.clock import SystemClock
+from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
 from cryptocore.event_texts import SERVICE
+from cryptocore.orphans import Orphans
+from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
+from cryptocore.spool import Identity
 from cryptocore.store import KeyStore
+from cryptocore.throttle import BURST, RATE_PER_S, RESERVE, VaultBudget
 from cryptocore.vocabulary import Durability
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
 
 
-class CoreSettings(BaseSettings):
-    """Each field is an environment variable with the prefix `KEYTRAIL_CORE_`."""
+class EmitterSettings(BaseSettings):
+    """What it takes to leave events: who, signed by what, into which spool and topic. Prefix `KEYTRAIL_CORE_`."""
 
     model_config = SettingsConfigDict(
         env_prefix="KEYTRAIL_CORE_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
@@ -31,10 +38,9 @@ class CoreSettings(BaseSettings):
 
     service: str = Field(pattern=f"^{SERVICE}$", description="the source that the signer speaks for")
     spool_dir: Path = Field(description="on a disk that outlives the process, unless durability is broker")
-    store_url: SecretStr = Field(description="SQLAlchemy URL of the key store")
     registry_file: Path = Field(description="sources.json, as reviewed")
     signer_file: Path = Field(description="private key of the service, mode 0600")
-    key_signer_file: Path | None = Field(default=None, description="private key with role keys; else signer_file")
+    purposes: Path | None = Field(default=None, description="purposes.toml, as reviewed; else any purpose is taken")
 
     kafka_bootstrap: str = Field(description="host:port, comma-separated")
     kafka_topic: str = "key-events"
@@ -45,10 +51,6 @@ class CoreSettings(BaseSettings):
     kafka_sasl_password: SecretStr | None = None
     kafka_ca_file: Path | None = None
     kafka_allow_plaintext: bool = False
-
-    kek_alias: str = Field(description="named in key records; pinned to the vault and key below")
-    kek_vault_url: str = Field(description="https://<name>.vault.azure.net or another of Azure's suffixes")
-    kek_name: str
 
     durability: Durability = Durability.VOLUME
     linger_ms: int = Field(default=LINGER_MS, ge=0, le=10_000)
@@ -62,7 +64,7 @@ class CoreSettings(BaseSettings):
         return self
 
     @classmethod
-    def load(cls) -> "CoreSettings":
+    def load(cls) -> Self:
         """Read the environment.
 
         Raises:
@@ -76,6 +78,27 @@ class CoreSettings(BaseSettings):
             raise ConfigurationError(problems) from None
 
 
+class CoreSettings(EmitterSettings):
+    """What a core needs beside: keys, the KEK, and how much of its vault may be used."""
+
+    store_url: SecretStr = Field(description="SQLAlchemy URL of the key store")
+    key_signer_file: Path | None = Field(default=None, description="private key with role keys; else signer_file")
+
+    kek_alias: str = Field(description="named in key records; pinned to the vault and key below")
+    kek_vault_url: str = Field(description="https://<name>.vault.azure.net or another of Azure's suffixes")
+    kek_name: str
+
+    vault_rate_per_s: float = Field(default=RATE_PER_S, gt=0, le=10_000)
+    vault_burst: int = Field(default=BURST, ge=2, le=100_000)
+    vault_reserve: int = Field(default=RESERVE, ge=0, le=10_000)
+
+    @model_validator(mode="after")
+    def _reserve(self) -> Self:
+        if self.vault_reserve >= self.vault_burst:
+            raise ValueError("vault_reserve is part of vault_burst, and less")
+        return self
+
+
 def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any = None) -> "CryptoCore":
     """Make a core that opens nothing before its first use.
 
@@ -86,18 +109,101 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
 
     Raises:
         ConfigurationError: the settings contradict each other or the registry.
-        RegistryInvalid: the registry file cannot be used.
+        RegistryInvalid, PurposesInvalid: a file cannot be used.
     """
     from cryptocore.azure import AzureKeyWrapper, process_credential  # noqa: PLC0415 - the extra `azure`
     from cryptocore.core import CryptoCore  # noqa: PLC0415 - which has from_env
-    from cryptocore.kafka import KafkaTransport, tls_context  # noqa: PLC0415 - the extra `kafka`
 
     registry = Registry.load(settings.registry_file)
-    signer = Signer.from_file(settings.signer_file)
-    key_signer = Signer.from_file(settings.key_signer_file) if settings.key_signer_file else signer
-    _check_signer(registry, signer, settings.service)
+    emitter = build_emitter(settings, registry, token_provider=token_provider)
+    key_signer = Signer.from_file(settings.key_signer_file or settings.signer_file)
+    if settings.key_signer_file is not None:
+        _check_key_signer(registry, key_signer)
+    wrapper = AzureKeyWrapper(
+        settings.kek_alias,
+        vault_url=settings.kek_vault_url,
+        key_name=settings.kek_name,
+        credential=credential or process_credential,
+    )
+    store = KeyStore(settings.store_url.get_secret_value(), registry=registry)
+
+    async def let_go() -> None:
+        await wrapper.close()
+        store.close()
+
+    return CryptoCore(
+        service=settings.service,
+        deployment=registry.deployment,
+        registry=registry,
+        store=store,
+        wrappers={settings.kek_alias: wrapper},
+        kek_alias=settings.kek_alias,
+        emitter=emitter,
+        key_signer=key_signer,
+        purposes=declared_purposes(settings),
+        vault_budget=VaultBudget(
+            rate_per_s=settings.vault_rate_per_s, burst=settings.vault_burst, reserve=settings.vault_reserve
+        ),
+        let_go=let_go,
+    )
+
+
+def build_emitter(settings: EmitterSettings, registry: Registry, *, token_provider: Any = None) -> Emitter:
+    """Make an emitter to Kafka; it opens nothing yet.
+
+    Raises:
+        ConfigurationError: the settings contradict each other or the registry.
+    """
+    signer = _signer(settings, registry)
+    return Emitter(
+        spool_dir=settings.spool_dir,
+        signer=signer,
+        deployment=registry.deployment,
+        service=settings.service,
+        transport=build_transport(settings, token_provider=token_provider),
+        partitions=settings.kafka_partitions,
+        generation=settings.kafka_generation,
+        durability=settings.durability,
+        linger_ms=settings.linger_ms,
+        heartbeat_s=settings.heartbeat_s,
+        quota_bytes=settings.quota_bytes,
+    )
+
+
+def build_orphans(settings: EmitterSettings) -> tuple[Orphans, Transport]:
+    """Make what `keytrail drain` works with.
+
+    Raises:
+        ConfigurationError: the settings contradict each other or the registry.
+        RegistryInvalid: the registry file cannot be used.
+    """
+    registry = Registry.load(settings.registry_file)
+    signer = _signer(settings, registry)
+    transport = build_transport(settings)
+    identity = Identity(
+        settings.service,
+        registry.deployment,
+        os.urandom(ID_SIZE),
+        settings.kafka_generation,
+        settings.kafka_partitions,
+        settings.durability,
+    )
+    orphans = Orphans(
+        settings.spool_dir, identity=lambda: identity, signer=signer, transport=transport, clock=SystemClock()
+    )
+    return orphans, transport
+
+
+def build_transport(settings: EmitterSettings, *, token_provider: Any = None) -> Transport:
+    """Make the way to Kafka; it connects when the first batch is sent.
+
+    Raises:
+        ConfigurationError: the settings do not protect the connection.
+    """
+    from cryptocore.kafka import KafkaTransport, tls_context  # noqa: PLC0415 - the extra `kafka`
+
     ca_file = settings.kafka_ca_file
-    transport = KafkaTransport(
+    return KafkaTransport(
         settings.kafka_bootstrap,
         settings.kafka_topic,
         partitions=settings.kafka_partitions,
@@ -108,38 +214,28 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         allow_plaintext=settings.kafka_allow_plaintext,
         client_id=f"keytrail-core-{settings.service}",
     )
-    emitter = Emitter(
-        spool_dir=settings.spool_dir,
-        signer=signer,
-        deployment=registry.deployment,
-        service=settings.service,
-        transport=transport,
-        partitions=settings.kafka_partitions,
-        generation=settings.kafka_generation,
-        durability=settings.durability,
-        linger_ms=settings.linger_ms,
-        heartbeat_s=settings.heartbeat_s,
-        quota_bytes=settings.quota_bytes,
-    )
-    wrapper = AzureKeyWrapper(
-        settings.kek_alias,
-        vault_url=settings.kek_vault_url,
-        key_name=settings.kek_name,
-        credential=credential or process_credential(),
-    )
-    return CryptoCore(
-        service=settings.service,
-        deployment=registry.deployment,
-        registry=registry,
-        store=KeyStore(settings.store_url.get_secret_value(), registry=registry),
-        wrappers={settings.kek_alias: wrapper},
-        kek_alias=settings.kek_alias,
-        emitter=emitter,
-        key_signer=key_signer,
-    )
 
 
-def _sasl(settings: CoreSettings) -> dict[str, str]:
+def declared_purposes(settings: EmitterSettings) -> Purposes | None:
+    """Read the file of purposes, if there is to be one.
+
+    Raises:
+        PurposesInvalid: it cannot be used.
+    """
+    return None if settings.purposes is None else Purposes.load(settings.purposes)
+
+
+def _signer(settings: EmitterSettings, registry: Registry) -> Signer:
+    signer = Signer.from_file(settings.signer_file)
+    entry = registry.get(signer.signer_id)
+    if entry is None or entry.source != settings.service or Role.EVENTS not in entry.roles:
+        raise ConfigurationError(
+            f"the registry knows no signer {signer.signer_id.hex()} for the events of {settings.service}"
+        )
+    return signer
+
+
+def _sasl(settings: EmitterSettings) -> dict[str, str]:
     if settings.kafka_sasl_username is None or settings.kafka_sasl_password is None:
         return {}
     return {
@@ -149,10 +245,12 @@ def _sasl(settings: CoreSettings) -> dict[str, str]:
     }
 
 
-def _check_signer(registry: Registry, signer: Signer, service: str) -> None:
+def _check_key_signer(registry: Registry, signer: Signer) -> None:
     entry = registry.get(signer.signer_id)
-    if entry is None or entry.source != service or Role.EVENTS not in entry.roles:
-        raise ConfigurationError(f"the registry knows no signer {signer.signer_id.hex()} for the events of {service}")
+    if entry is None or Role.KEYS not in entry.roles:
+        raise ConfigurationError(
+            f"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer {signer.signer_id.hex()} has not the role keys in the registry"
+        )
 
 
 def _problem(place: tuple[int | str, ...], message: str) -> str:

@@ -6,7 +6,7 @@ assert core.events.only(Operation.ENCRYPT)
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,42 +127,60 @@ def register(*signers: Signer, source: str = SERVICE, deployment: bytes = bytes(
     return Registry(deployment, entries)
 
 
-@asynccontextmanager
-async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[CoreUnderTest]:
-    """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`."""
+def make_core(directory: Path, *, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> CoreUnderTest:
+    """Make a core that is not open yet, with its spool in a folder; `core` and `blocking_core` do the rest."""
     signer, clock, transport = Signer.generate(), ManualClock(), MemoryTransport()
     registry = register(signer)
     store = KeyStore(store_url, registry=registry)
     wrapper = LocalKeyWrapper(ALIAS, clock=clock)
+    emitter = Emitter(
+        spool_dir=directory,
+        signer=signer,
+        deployment=registry.deployment,
+        service=SERVICE,
+        transport=transport,
+        partitions=2,
+        clock=clock,
+        durability=Durability.BROKER,
+        background=False,
+    )
+    tested = CoreUnderTest(
+        service=SERVICE,
+        deployment=registry.deployment,
+        registry=registry,
+        store=store,
+        wrappers={ALIAS: wrapper},
+        kek_alias=ALIAS,
+        emitter=emitter,
+        key_signer=signer,
+        clock=clock,
+        limits=limits,
+    )
+    tested.clock, tested.transport, tested.wrapper, tested.store = clock, transport, wrapper, store
+    tested.emitter, tested.registry, tested.events = emitter, registry, Events(transport, registry)
+    return tested
+
+
+@asynccontextmanager
+async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[CoreUnderTest]:
+    """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`."""
     with TemporaryDirectory(prefix="keytrail-") as directory:
-        emitter = Emitter(
-            spool_dir=Path(directory),
-            signer=signer,
-            deployment=registry.deployment,
-            service=SERVICE,
-            transport=transport,
-            partitions=2,
-            clock=clock,
-            durability=Durability.BROKER,
-            background=False,
-        )
-        tested = CoreUnderTest(
-            service=SERVICE,
-            deployment=registry.deployment,
-            registry=registry,
-            store=store,
-            wrappers={ALIAS: wrapper},
-            kek_alias=ALIAS,
-            emitter=emitter,
-            key_signer=signer,
-            clock=clock,
-            limits=limits,
-        )
-        tested.clock, tested.transport, tested.wrapper, tested.store = clock, transport, wrapper, store
-        tested.emitter, tested.registry, tested.events = emitter, registry, Events(transport, registry)
+        tested = make_core(Path(directory), store_url=store_url, limits=limits)
         async with tested:
             yield tested
-        store.close()
+        tested.store.close()
+
+
+@contextmanager
+def blocking_core(*, store_url: str = "sqlite://") -> Iterator[CoreUnderTest]:
+    """Give a core for a test of code that blocks: it calls `core.sync`, which opens the core."""
+    with TemporaryDirectory(prefix="keytrail-") as directory:
+        tested = make_core(Path(directory), store_url=store_url)
+        try:
+            yield tested
+        finally:
+            tested.sync.close()
+            tested.store.close()
 
 
 _FOR_EVER_MS: Final = 2**47
