@@ -19,6 +19,8 @@ Telling = Literal["opened", "worse", "resolved"]
 
 NOTIFIED_FROM: Final = Severity.LOW
 """Alerts below are listed and reported, and wake nobody."""
+STATES: Final = frozenset({"pending_source", "match_ratio_low"})
+"""Findings about a state that lasts: of those, what was said of the latest moment is what stands."""
 _COMMANDS_KEPT: Final = 32
 
 
@@ -48,7 +50,9 @@ class Delivered(Struct, array_like=True):
 
 
 class Alert(Struct, kw_only=True, omit_defaults=True):
-    """One alert; `finding` is the worst hit, among equals the earliest. Times `_ms` but first and last are ours.
+    """One alert; `finding` is the worst hit, among equals the earliest (of a state: the latest).
+
+    Times `_ms` but first and last are ours.
 
     `inhibited` holds, by finding id, what would be alerts of their own if this one did not tell of their cause.
     """
@@ -262,13 +266,14 @@ def _owe(alert: Alert, owed: Owed) -> None:
 
 
 def _worst(one: Finding, other: Finding, evidence: int) -> Finding:
-    """The worse of two hits, among equals the earlier, with the first and last documents that both cite."""
+    """The worse of two hits, among equals the earlier (of a state: the later), with the documents that both cite."""
     proof = sorted({*one.evidence, *other.evidence}, key=lambda each: (each.at_ms, each.kind, each.id))
     return replace(min(one, other, key=_weight), evidence=_ends(proof, evidence))
 
 
 def _weight(finding: Finding) -> tuple[int, int, bytes]:
-    return -finding.severity.rank, finding.effective_ms, encode(replace(finding, evidence=()), order="deterministic")
+    at_ms = -finding.effective_ms if finding.rule_id in STATES else finding.effective_ms
+    return -finding.severity.rank, at_ms, encode(replace(finding, evidence=()), order="deterministic")
 
 
 def _ends(proof: list[Evidence], keep: int) -> tuple[Evidence, ...]:

@@ -136,6 +136,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "9.1d",
         "fix the rule, then replay the time since this alert opened",
     ),
+    "pending_source": _kind(
+        "KEK uses wait for a service that is behind",
+        Severity.MEDIUM,
+        "9.1d",
+        "find out why the service does not reach Kafka; until it has caught up nobody can tell its KEK uses from theft",
+    ),
     "vault_silent": _kind(
         "A vault's log fell silent",
         Severity.HIGH,

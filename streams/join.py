@@ -4,7 +4,7 @@
    Only an entry of allowed.toml can, which is then named.
 2. A record that matches an attempt is explained; which one it matches is `matching`'s to say.
 3. Any other record is unaccounted as soon as every live process of its source has passed its time, provisionally after
-   two minutes, for good after an hour.
+   two minutes (all that wait for one source are one finding, `waiting`), for good after an hour.
 4. An answered attempt that no record shows an hour later is unlogged.
 5. What comes later still corrects 2 to 4, while both sides are kept: a new revision of the document, and the hit of the
    finding is taken back.
@@ -23,7 +23,7 @@ from alerts import rules
 from alerts.model import KekUse, KekUseStatus
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.registry import Registry
-from streams import correlate, judgement, rejected
+from streams import correlate, judgement, rejected, waiting
 from streams.allowed import Allowed
 from streams.attempts import VAULT_OPERATION, Attempt, access_of, attempts_of, prefer
 from streams.correlate import Claim, Progress, Use
@@ -104,14 +104,14 @@ class JoinStep:
         except (msgspec.DecodeError, UnicodeDecodeError):
             rejected.reject(message, "message_invalid", "value", "no message of correlate", now_ms, effects)
             return
-        waiting: Iterable[bytes] = ()
+        passed: Iterable[bytes] = ()
         if isinstance(taken, Use):
             self._take_use(taken, message.append_ms, state)
         elif isinstance(taken, Claim):
             self._take_claim(taken, message.append_ms, now_ms, state)
         else:
-            waiting = self._take_progress(taken, now_ms, state)
-        self._judge_changed(waiting, now_ms, state, effects)
+            passed = self._take_progress(taken, now_ms, state)
+        self._judge_changed(passed, now_ms, state, effects)
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Judge what is due, and let go of what was judged long ago."""
@@ -258,25 +258,33 @@ class JoinStep:
         named = self._matching.named_by(access)
         copied = None if named is None else state.get(Kind.CLAIM, named.claim, ClaimState)
         reason, event_id = ("no_event", None) if copied is None else ("id_reused", copied.claim.event_id)
-        behind_ms, instances = self._progress.heard(access.source, time_ms)
+        heard = self._progress.heard(access.source, time_ms)
         waited_ms = now_ms - known.seen_ms
         settled = use.final and use.status is KekUseStatus.UNACCOUNTED
-        final = behind_ms == 0 or waited_ms >= self._limits.final_ms or settled
+        final = heard.behind_ms == 0 or waited_ms >= self._limits.final_ms or settled
         if not final and waited_ms < self._limits.provisional_ms:
             return judgement.judged(use, KekUseStatus.PENDING, None, final=False)
         judged = judgement.judged(use, KekUseStatus.UNACCOUNTED, reason, final=final)
-        return replace(judged, event_id=event_id, behind_ms=behind_ms, instances=instances)
+        behind_ms = heard.silent_ms if heard.behind_ms is None else heard.behind_ms
+        return replace(judged, event_id=event_id, behind_ms=behind_ms, instances=heard.instances)
 
     def _report_use(self, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
-        """Count an unaccounted use once, however often it is judged; take it back when it is explained."""
-        if known.use.status is KekUseStatus.UNACCOUNTED:
-            if not known.counted:
-                found = rules.run(known.use, self._limits)
-                known.counted = [self._findings.report(finding, now_ms, state, effects) for finding in found]
-        else:
-            hits, known.counted = known.counted, []
-            for hit in hits:
-                self._findings.retract(hit, "the event came late and explains it", now_ms, state, effects)
+        """Count an unaccounted use once, however often it is judged; take it back when it is explained.
+
+        While it waits for its source, it counts in the one finding about that.
+        """
+        use, waits = known.use, waiting.waits(known.use)
+        waited = any(waiting.is_hit(fingerprint, use, self._limits) for fingerprint, _ in known.counted)
+        unaccounted = use.status is KekUseStatus.UNACCOUNTED
+        if unaccounted and known.counted and waited is waits:
+            return
+        because = waiting.explanation(use, self._limits) if waited else "the event came late and explains it"
+        hits, known.counted = known.counted, []
+        for hit in hits:
+            self._findings.retract(hit, because, now_ms, state, effects)
+        if unaccounted:
+            found = [waiting.finding(use, self._limits)] if waits else rules.run(use, self._limits)
+            known.counted = [self._findings.report(finding, now_ms, state, effects) for finding in found]
 
     # Judgement of attempts
 

@@ -14,10 +14,15 @@ from streams.state import Kind, State
 
 
 class Heard(NamedTuple):
-    """How far the slowest live process is behind a moment (None: none is live), and how many are live."""
+    """How far the slowest live process is behind a moment (None: none is live), and how many are live.
+
+    `silent_ms`: where none is live, how far the process that fell silent last was behind; None where none did, or where
+    all that was committed before the moment had come.
+    """
 
     behind_ms: int | None
     instances: int
+    silent_ms: int | None = None
 
 
 class SourceProgress:
@@ -27,16 +32,18 @@ class SourceProgress:
         self._slack_ms = slack_ms
         self._keep_ms = keep_ms
         self._live: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
+        self._silent: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
         self._waiting: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
         self._pruned_ms = 0
 
     def restore(self, state: State) -> None:
         self._live.clear()
+        self._silent.clear()
         self._waiting.clear()
         for ident in state.idents(Kind.SOURCE):
             known = state.get(Kind.SOURCE, ident, InstanceState)
-            if known is not None and known.state == "live":
-                self._live[known.source][ident] = known.passed_ms
+            if known is not None:
+                self._note(ident, known)
 
     def advance(self, progress: Progress, now_ms: int, state: State) -> list[bytes]:
         """Take the word on one process; returns the records that wait no longer."""
@@ -61,7 +68,8 @@ class SourceProgress:
         """Say how far the source is heard, seen from the time of a vault record."""
         live = self._live.get(source)
         if not live:
-            return Heard(None, 0)
+            silent = self._silent.get(source)
+            return Heard(None, 0, max(0, time_ms + self._slack_ms - max(silent.values())) or None if silent else None)
         return Heard(max(0, time_ms + self._slack_ms - min(live.values())), len(live))
 
     def wait(self, source: str, time_ms: int, ident: bytes) -> None:
@@ -80,15 +88,20 @@ class SourceProgress:
                 continue
             state.forget(Kind.SOURCE, ident)
             self._live[known.source].pop(ident, None)
+            self._silent[known.source].pop(ident, None)
             released += self._released(known.source)
         return released
 
     def _keep(self, ident: bytes, record: InstanceState, state: State) -> None:
         state.put(Kind.SOURCE, ident, record)
-        if record.state == "live":
-            self._live[record.source][ident] = record.passed_ms
-        else:
-            self._live[record.source].pop(ident, None)
+        self._note(ident, record)
+
+    def _note(self, ident: bytes, record: InstanceState) -> None:
+        for kept, word in ((self._live, "live"), (self._silent, "silent")):
+            if record.state == word:
+                kept[record.source][ident] = record.passed_ms
+            else:
+                kept[record.source].pop(ident, None)
 
     def _released(self, source: str) -> list[bytes]:
         live, waiting = self._live[source], self._waiting[source]
