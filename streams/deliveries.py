@@ -1,5 +1,6 @@
 """From what triage owes to the channels of this deployment: each channel once per notification, as far as we know."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import structlog
@@ -28,6 +29,8 @@ class Deliveries:
     """Sends to every channel; one that failed is tried again without the others being told twice."""
 
     def __init__(self, channels: Mapping[str, Notifier]) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Notifications by (channel, "taken" or "failed")."""
         self._channels = dict(channels)
         self._took: dict[str, set[str]] = {}
 
@@ -40,8 +43,10 @@ class Deliveries:
             try:
                 await notifier.send(notification)
             except DeliveryFailed as problem:
+                self.counts[name, "failed"] += 1
                 _log.warning("delivery failed", channel=name, notification=notification.id, problem=str(problem))
             else:
+                self.counts[name, "taken"] += 1
                 took.add(name)
         if len(took) < len(self._channels):
             return ()

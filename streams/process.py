@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 import structlog
@@ -15,6 +16,7 @@ from streams.app import WorkerApp
 from streams.index.port import EventIndex, IndexUnavailable
 from streams.index.writer import IndexWriter
 from streams.messages import Step
+from streams.metrics import WorkerFigures
 from streams.owed import Deliver
 from streams.rereading import Rereader
 from streams.settings import Settings
@@ -22,11 +24,14 @@ from streams.shell import KafkaShell
 from streams.statelog import StateLog
 from streams.statelog_kafka import KafkaStateLog
 from streams.watchdog import Watchdog
+from streams.web import Health, Web
 
 EXIT_DEAD: Final = 70
 """The process has lost its right or its ability to go on; start it again (design: takeover)."""
 EXIT_SETUP: Final = 2
 START_WITHIN_S: Final = 60.0
+PULSE_WITHIN_S: Final = 30.0
+"""The shell's clock ticks twenty times a second; a worker in which it has not for so long is not alive."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +47,7 @@ class Worker:
         *,
         die: Callable[[str], NoReturn],
         deliver: Deliver | None = None,
+        delivered: Mapping[tuple[str, str], int] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._index = index
@@ -59,7 +65,37 @@ class Worker:
         )
         self._app = WorkerApp(settings, self.shell, die=die)
         self._watchdog = Watchdog(self._app, self.shell, die=die, monotonic=clock.monotonic)
-        self._running: set[asyncio.Task[None]] = set()
+        self.running: set[asyncio.Task[None]] = set()
+        self.stopping = False
+        self._monotonic = clock.monotonic
+        figures = WorkerFigures(
+            self.shell,
+            self.writer,
+            lags=lambda: self._watchdog.lags,
+            deliveries=delivered,
+            monotonic=clock.monotonic,
+        )
+        self.web = Web(settings.web_host, settings.web_port, health=self.health, figures=figures)
+
+    def health(self) -> Health:
+        """Say how this worker is."""
+        since_pulse_s = self._monotonic() - self.shell.pulsed_s
+        crashed = self._app.crashed
+        if crashed is not None:
+            problem = f"the application crashed: {type(crashed).__name__}"
+        elif since_pulse_s > PULSE_WITHIN_S:
+            problem = "its clock does not tick"
+        elif self.stopping:
+            problem = "stopping"
+        else:
+            problem = "" if self.shell.takeovers else "has no assignment yet"
+        return Health(
+            alive=crashed is None and since_pulse_s <= PULSE_WITHIN_S,
+            ready=not problem,
+            problem=problem,
+            partitions=len(self.shell.owners),
+            index="ok" if self.writer.unavailable_since is None else "unavailable",
+        )
 
     def _state_log(self, topic: str, partition: int) -> StateLog:
         settings = self._settings
@@ -74,13 +110,14 @@ class Worker:
 
     async def start(self) -> None:
         """Join the group; partitions come with its first rebalance."""
+        self.shell.pulsed_s = self._monotonic()
         async with asyncio.timeout(START_WITHIN_S):
             await self._app.start()
-        self._running = {asyncio.create_task(self.shell.run()), asyncio.create_task(self._watchdog.run())}
+        self.running = {asyncio.create_task(self.shell.run()), asyncio.create_task(self._watchdog.run())}
 
     async def failed(self) -> BaseException | None:
         """Wait for the clock or the watchdog to end, which only an error makes them do."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self.running, return_when=asyncio.FIRST_COMPLETED)
         return next(iter(done)).exception()
 
     async def stop(self) -> None:
@@ -90,13 +127,15 @@ class Worker:
             TimeoutError: it took longer than the settings' `stop_s`; positions are committed with the state, so
                 nothing is lost when the process ends now.
         """
+        self.stopping = True
         async with asyncio.timeout(self._settings.stop_s):
-            for task in self._running:
+            for task in self.running:
                 task.cancel()
             await self.shell.finish(self._settings.stop_s / 2)
             await self._app.stop()
             await self.writer.close()
             await self._index.close()
+            await self.web.stop()
 
 
 async def work(
@@ -105,14 +144,20 @@ async def work(
     index: EventIndex,
     *,
     deliver: Deliver | None = None,
+    delivered: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> None:
     """Run a worker over given steps, index and deliveries until SIGTERM or SIGINT."""
     await _check_topics(settings)
     await _prepare(index)
-    worker = Worker(settings, steps, index, die=die, deliver=deliver)
+    worker = Worker(settings, steps, index, die=die, deliver=deliver, delivered=delivered)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
+    try:
+        await worker.web.start()
+    except OSError as problem:
+        _log.error("KEYTRAIL_WEB_HOST and KEYTRAIL_WEB_PORT cannot be had", problem=problem.strerror)
+        raise SystemExit(EXIT_SETUP) from None
     await worker.start()
     stopping, failing = asyncio.create_task(told.wait()), asyncio.create_task(worker.failed())
     await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     data_dir: Path = Path("keytrail-worker")
     buffer_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
     """Memory for messages that were fetched and not applied yet, if every one were as large as allowed."""
+    web_host: str = "127.0.0.1"
+    """Where /healthz, /readyz and /metrics are served; another address than loopback is for a pod's own network."""
+    web_port: int = Field(default=6066, ge=0, le=65535)
+    """0 picks a free one."""
     stop_s: float = Field(default=10.0, gt=0)
     """SIGTERM to the end of the process, at most."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

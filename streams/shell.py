@@ -7,6 +7,7 @@ tells the next owner where to begin.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn
 
@@ -56,6 +57,7 @@ class KafkaShell:
         deliver: Deliver | None = None,
     ) -> None:
         self.owners: dict[OwnerKey, PartitionOwner] = {}
+        self.messages: Counter[str] = Counter()
         self.strays = 0
         self.takeovers = 0
         self._steps = steps
@@ -70,6 +72,7 @@ class KafkaShell:
         self._backlog = Backlog()
         self._yielded_s = 0.0
         self._reported_s = float("-inf")
+        self.pulsed_s = float("-inf")
         self._was_unavailable = False
         writer.written = self._written
 
@@ -156,6 +159,7 @@ class KafkaShell:
         place = owner.apply(message)
         if place is Place.SEEK:
             return owner.applied
+        self.messages[message.topic] += place is Place.NEXT
         now_s = self._clock.monotonic()
         if self._now_ms() - message.append_ms > LATE_MS:
             self._backlog.late(key, now_s)
@@ -181,7 +185,7 @@ class KafkaShell:
         """Cut, tick, settle and read again until cancelled."""
         ticked_s = float("-inf")
         while True:
-            now_s = self._clock.monotonic()
+            now_s = self.pulsed_s = self._clock.monotonic()
             if now_s - ticked_s >= TICK_S:
                 ticked_s = now_s
                 self._tick(now_s)

@@ -33,6 +33,8 @@ class Watchdog:
         self._shell = shell
         self._die = die
         self._monotonic = monotonic
+        self.lags: dict[OwnerKey, int] = {}
+        """Messages not applied yet, at the last look."""
         self._seen: dict[OwnerKey, tuple[int, int, float]] = {}  # applied, end then, since when
 
     async def run(self) -> None:
@@ -48,6 +50,7 @@ class Watchdog:
     def look(self, places: dict[OwnerKey, tuple[int, int]]) -> None:
         """Judge by (applied, end) of each partition."""
         now_s = self._monotonic()
+        self.lags = {key: max(0, end - applied) for key, (applied, end) in places.items()}
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
         for key, (applied, end) in places.items():
             seen = self._seen.get(key)

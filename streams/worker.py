@@ -40,11 +40,13 @@ def run(settings: Settings) -> None:
 async def _run(
     settings: Settings, registry: Registry, declared: VaultDeclarations | None, allowed: Allowed | None
 ) -> None:
+    deliveries = Deliveries(channels(settings))
     await work(
         settings,
         steps(registry, Limits(), generation=settings.generation, declared=declared, allowed=allowed),
         open_index(settings),
-        deliver=Deliveries(channels(settings)).send,
+        deliver=deliveries.send,
+        delivered=deliveries.counts,
     )
 
 

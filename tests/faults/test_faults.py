@@ -135,13 +135,14 @@ def _deployment(kafka: str, elasticsearch_url: str, folder: Path) -> Settings:
         index_replicas=0,
         sources_file=folder / "sources.json",
         stop_s=STOP_S,
+        web_port=0,
     )
 
 
 def _environment(settings: Settings) -> dict[str, str]:
     names = (
         "kafka_bootstrap kafka_session_timeout_s topic_prefix partitions app_id elasticsearch_url index_prefix "
-        "index_replicas sources_file stop_s"
+        "index_replicas sources_file stop_s web_port"
     )
     return {f"KEYTRAIL_{name.upper()}": str(getattr(settings, name)) for name in names.split()}
 

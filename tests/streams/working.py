@@ -25,6 +25,7 @@ async def fresh(kafka: str, folder: Path, *, partitions: int = 2) -> Settings:
         topic_prefix=f"t{uuid4().hex[:8]}.",
         partitions=partitions,
         kafka_session_timeout_s=6,
+        web_port=0,
         data_dir=folder,
     )
     assert await topics.ensure(settings) == []
@@ -46,6 +47,7 @@ async def working(settings: Settings, index: EventIndex, deaths: list[str]) -> A
         raise Died(reason)
 
     worker = Worker(settings, counting_steps(), index, die=die)
+    await worker.web.start()
     await worker.start()
     try:
         yield worker
