@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 
 from alerts.conduct import Challenges, Conduct
 from alerts.examples import Example
-from alerts.model import Finding, KekAccess, KekUse, KeyUse, Rule, VaultAccess
+from alerts.model import Finding, KekAccess, KekAct, KekUse, KeyUse, Rule, VaultAccess
 from alerts.thresholds import Limits
 
-S = TypeVar("S", KeyUse, VaultAccess, KekAccess, KekUse, Conduct, Challenges)
+S = TypeVar("S", KeyUse, VaultAccess, KekAct, KekAccess, KekUse, Conduct, Challenges)
 
 
 @dataclass(frozen=True, slots=True)

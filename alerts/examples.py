@@ -13,6 +13,7 @@ from alerts.model import (
     AccessOutcome,
     Evidence,
     KekAccess,
+    KekAct,
     KekUse,
     KekUseStatus,
     KeyChange,
@@ -33,7 +34,7 @@ KEY_ID: Final = "5f2a" * 8
 FLEET: Final = "6d1b7c2e-0000-4000-8000-00000000f1ee"
 STRANGER: Final = "8c1f0a9e-0000-4000-8000-0000000000e2"
 
-S = TypeVar("S", KeyUse, VaultAccess, KekAccess, KekUse, Conduct, Challenges)
+S = TypeVar("S", KeyUse, VaultAccess, KekAct, KekAccess, KekUse, Conduct, Challenges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,17 @@ def vault_access(
         "time_us": NOW_MS * 1000,
     }
     return VaultAccess(**(values | changes))
+
+
+def kek_act(
+    operation: str,
+    outcome: AccessOutcome | None = AccessOutcome.SUCCEEDED,
+    *,
+    judged: KekUse | None = None,
+    **changes: Any,
+) -> KekAct:
+    """One such record, as the join judged it where that is given."""
+    return KekAct(access=vault_access(operation, outcome, **changes), judged=judged)
 
 
 def key_change(*, enabled: bool | None = None, expires_at: str | None = None, operations: Any = None) -> KeyChange:

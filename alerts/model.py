@@ -166,20 +166,26 @@ class AccessOutcome(StrEnum):
 
 
 class PrincipalKind(StrEnum):
-    """Who called the vault: a person, a workload, or nobody whom the record names."""
+    """Who called the vault: a person, a workload, a service of Azure, or nobody whom the record names.
+
+    azure_service: the identity of a resource in which no code of customers runs, such as a storage account that
+    encrypts under a key of the vault.
+    """
 
     USER = "user"
     WORKLOAD = "workload"
+    AZURE_SERVICE = "azure_service"
     UNKNOWN = "unknown"
 
 
 class Principal(Struct, frozen=True):
-    """The vault's caller; `id` is lower case."""
+    """The vault's caller; `id` is lower case, `resource` the type and name of the resource whose identity it is."""
 
     id: str | None
     kind: PrincipalKind
     app_id: str | None = None
     upn: str | None = None
+    resource: str | None = None
 
 
 class KeyChange(Struct, frozen=True):
@@ -194,6 +200,7 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     """One Key Vault log record, normalised. Names, hosts and ids are lower case; `time` keeps seven digits.
 
     `audit_log` is what a write of a diagnostic setting asked of the vault's audit log: on, off, None = not said.
+    `role` is the role that a role assignment gives, by the id of its definition, where the record says it.
     """
 
     time: str
@@ -217,29 +224,11 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     resource_id: str | None
     time_us: int
     audit_log: bool | None = None
-
-
-class KekAccess(Struct, frozen=True, kw_only=True):
-    """One use of a KEK beside what the vault's own records say of that KEK at the moment when it is judged.
-
-    `enabled` None = no record has said; `changed_at` and `changed_version` are of the KeyUpdate that said it last (a
-    version only where its record names one), `renewed_at` of the last record that made a new version.
-    """
-
-    access: VaultAccess
-    enabled: bool | None = None
-    changed_at: str | None = None
-    changed_version: str | None = None
-    renewed_at: str | None = None
-
-    @property
-    def time_us(self) -> int:
-        """When the vault says it happened."""
-        return self.access.time_us
+    role: str | None = None
 
 
 class KekUseStatus(StrEnum):
-    """What the join says of one KEK operation."""
+    """What the join says of one KEK operation; `explained` and `unexplained` are said of administrative acts only."""
 
     MATCHED = "matched"
     UNACCOUNTED = "unaccounted"
@@ -247,6 +236,8 @@ class KekUseStatus(StrEnum):
     PENDING = "pending"
     NOT_EVALUATED = "not_evaluated"
     ALLOWED = "allowed"
+    EXPLAINED = "explained"
+    UNEXPLAINED = "unexplained"
 
 
 class Strength(StrEnum):
@@ -260,10 +251,10 @@ class Strength(StrEnum):
 class KekUse(Struct, frozen=True, kw_only=True):
     """One KEK operation with the judgement of the join; `id` is the access_id, or the event id where unlogged.
 
-    `reason` says why it is not matched: no_event, foreign_principal, id_reused, no_vault_record, no_batches; of an
-    allowed use it is the id of its entry in allowed.toml. `event_id` of an id_reused use is the event whose id it
-    carries. `behind_ms` is how far the slowest live instance of `source` was behind the record when it was judged (0:
-    all had passed it), `instances` how many were live.
+    `reason` says why it is not matched: no_event, foreign_principal, azure_service, id_reused, no_vault_record,
+    no_batches; of an allowed use it is the id of its entry in allowed.toml. `event_id` of an id_reused use is the event
+    whose id it carries. `behind_ms` is how far the slowest live instance of `source` was behind the record when it was
+    judged (0: all had passed it), `instances` how many were live.
     """
 
     id: str
@@ -291,6 +282,41 @@ class KekUse(Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     behind_ms: int | None = None
     instances: int | None = None
+
+
+class KekAct(Struct, frozen=True, kw_only=True):
+    """One administrative act beside what the join says of it; `judged` None where no event can be about it."""
+
+    access: VaultAccess
+    judged: KekUse | None = None
+
+    @property
+    def time_us(self) -> int:
+        """When the vault says it happened."""
+        return self.access.time_us
+
+
+class KekChange(Struct, frozen=True, kw_only=True):
+    """What one record says of a KEK: enabled or disabled, or (None) that it got a new version.
+
+    `version` is the one it speaks of, where it names one.
+    """
+
+    time_us: int
+    enabled: bool | None
+    version: str | None = None
+
+
+class KekAccess(Struct, frozen=True, kw_only=True):
+    """One use of a KEK beside all that the vault's own records say of the KEK, oldest first."""
+
+    use: KekUse
+    changes: tuple[KekChange, ...] = ()
+
+    @property
+    def time_us(self) -> int:
+        """When the vault says it happened."""
+        return self.use.time_us
 
 
 class FindingMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="finding"):

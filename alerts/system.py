@@ -154,6 +154,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "8.1",
         "find who owns the vault; declare it in vaults.toml, or stop sending its log here",
     ),
+    "kek_drift": _kind(
+        "A KEK's state contradicts its use",
+        Severity.MEDIUM,
+        "9.4b",
+        "compare the KEK in the vault with what the services use; the change that parted them is in the evidence",
+    ),
     "audit_coverage": _kind(
         "KEK uses that the vault's log does not show",
         Severity.MEDIUM,

@@ -47,6 +47,10 @@ class Limits:
     # How long claims and uses stay after they were judged, so that what comes late can still correct them.
     join_keep_ms: int = 75 * MINUTE_MS
 
+    # After a KEK was disabled, changed or deleted, its services may go on for as long as they may serve from a cache,
+    # and two clocks may differ; what goes on after that does not know of it (kek_drift).
+    kek_settled_ms: int = 5 * MINUTE_MS
+
     # Sealed batches and their chains (docs/formats.md, "Sealed batch").
     open_gaps: int = 1_024
     chain_window: int = 64

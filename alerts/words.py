@@ -10,6 +10,7 @@ TIMES: Final = "\u00d7"
 DOT: Final = "\u00b7"
 BECAME: Final = "\u2192"
 _SHORT = 12
+_KINDS: Final = {"user": "user", "workload": "workload", "azure_service": "service of Azure"}
 
 
 def duration(ms: int) -> str:
@@ -30,7 +31,7 @@ def short_id(ident: str) -> str:
 
 def identity(kind: str, ident: str, label: str | None = None, belongs: str = "") -> str:
     """Name a vault's caller: `ci-deploy (workload 8c1f0a9e…00e2)`, or without a label `workload 8c1f0a9e…00e2`."""
-    known = f"{kind if kind in {'user', 'workload'} else 'identity'} {short_id(ident)}{belongs}"
+    known = f"{_KINDS.get(kind, 'identity')} {short_id(ident)}{belongs}"
     return f"{label} ({known})" if label else known
 
 

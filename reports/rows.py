@@ -4,9 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from alerts.words import duration
 from reports.facts import Document, Facts, UseKind, WeekFacts, moment_ms
+
+_ACTS: Final = frozenset({"explained", "unexplained"})
+"""What the join says of administrative acts on KEKs."""
 
 
 class Basis(StrEnum):
@@ -56,11 +60,12 @@ class DayBar:
 
 
 def judge_kek_uses(week: WeekFacts) -> KekUses:
-    """Add up the judgements; what is unlogged is in no vault log."""
+    """Add up the judgements; what is unlogged is in no vault log, and administrative acts are no uses."""
     status: Counter[str] = Counter()
     for day in week.kek_uses:
         for judged, count in day.items():
-            status[judged.status] += count
+            if judged.status not in _ACTS:
+                status[judged.status] += count
     return KekUses(
         vault_uses=sum(count for name, count in status.items() if name != "unlogged"),
         explained=status["matched"],

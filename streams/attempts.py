@@ -1,17 +1,57 @@
-"""What is matched: attempts that services say they made, accesses that the vault logged, and when the two agree."""
+"""What is matched: attempts that services say they made, accesses that the vault logged, and when the two agree.
+
+A wrap explains a KeyWrap, an unwrap a KeyUnwrap; which act on a KEK explains which administrative record is a table of
+docs/formats.md, "The join".
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from alerts.model import AccessOutcome, KekUse, Strength
+from alerts.model import AccessOutcome, KeyChange, Strength
 from alerts.thresholds import Limits
 from cryptocore.clock import parse_rfc3339
 from cryptocore.events import VaultAttempt
 from streams.correlate import Claim
-from streams.joinstate import ClaimState
+from streams.joinstate import ClaimState, UseState
 
-VAULT_OPERATION: Final = {"wrap": "KeyWrap", "unwrap": "KeyUnwrap"}
+VAULT_OPERATION: Final = {
+    "wrap": "KeyWrap",
+    "unwrap": "KeyUnwrap",
+    "create": "KeyCreate",
+    "activate": "KeyUpdate",
+    "rotate": "KeyRotate",
+    "rewrap": "KeyUpdate",
+    "suspend": "KeyUpdate",
+    "resume": "KeyUpdate",
+    "revoke": "KeyUpdate",
+    "archive": "KeyBackup",
+    "destroy": "KeyDelete",
+}
+"""What a service does, and the record that it most likely leaves: all operations that make a claim."""
+
+USES: Final = frozenset({"wrap", "unwrap"})
+_EXPLAINED_BY: Final = {
+    operation: frozenset(acts.split())
+    for operation, acts in {
+        "KeyWrap": "wrap",
+        "KeyUnwrap": "unwrap",
+        "KeyCreate": "create rotate",
+        "KeyImport": "create",
+        "KeyRestore": "create resume",
+        "KeyRotate": "rotate",
+        "KeyRotateIfDue": "rotate",
+        "KeyRotationPolicySet": "create rotate",
+        "KeyBackup": "archive",
+        "KeyDelete": "destroy",
+        "KeyPurge": "destroy",
+        "KeyRecover": "resume",
+    }.items()
+}
+_DISABLES: Final = frozenset({"suspend", "revoke", "archive"})
+_ENABLES: Final = frozenset({"activate", "resume"})
+_ADJUSTS: Final = frozenset({"activate", "rotate", "rewrap"})
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 _MS: Final = 1_000
 _UNAUTHORIZED: Final = 401
@@ -19,7 +59,10 @@ _UNAUTHORIZED: Final = 401
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One request that a service says it made. `outcome` None: unknown, so any agrees; `kek` is `vault/name`."""
+    """One request that a service says it made. `outcome` None: unknown, so any agrees; `kek` is `vault/name`.
+
+    `operation` is the event's.
+    """
 
     claim: bytes
     number: int
@@ -43,12 +86,15 @@ class Attempt:
 
 @dataclass(slots=True, eq=False)
 class Access:
-    """One vault record by a principal of `source`, and the attempt that explains it."""
+    """One vault record by a principal of `source`, and the attempt that explains it.
+
+    `explained_by` are the operations of events that may.
+    """
 
     ident: bytes
     source: str
     kek: str
-    operation: str
+    explained_by: frozenset[str]
     version: str | None
     outcome: str
     correlation_id: str | None
@@ -66,21 +112,34 @@ def agree(access: Access, attempt: Attempt) -> bool:
     return (
         access.kek == attempt.kek
         and access.source == attempt.source
-        and access.operation == attempt.operation
+        and attempt.operation in access.explained_by
         and attempt.from_us <= access.time_us <= attempt.to_us
         and attempt.outcome in {None, access.outcome}
         and (access.version is None or attempt.version is None or access.version == attempt.version)
     )
 
 
-def access_of(ident: bytes, use: KekUse, source: str) -> Access:
-    """Take from a vault record what is matched by."""
+def explained_by(operation: str, change: KeyChange | None) -> frozenset[str]:
+    """Say which operations of events may explain a record; a KeyUpdate is known by what it asked for."""
+    if operation != "KeyUpdate":
+        return _EXPLAINED_BY.get(operation, _NOTHING)
+    if change is None:
+        return _DISABLES | _ENABLES | _ADJUSTS
+    if change.enabled is None:
+        return _ADJUSTS
+    return _ENABLES if change.enabled else _DISABLES
+
+
+def access_of(ident: bytes, known: UseState, source: str) -> Access:
+    """Take from a vault record what is matched by; acts on all versions of a key, or for a new one, match any."""
+    use, act = known.use, known.act
+    of_version = act is None or use.operation == "KeyUpdate"
     return Access(
         ident=ident,
         source=source,
         kek=f"{use.vault}/{use.name}",
-        operation=use.operation,
-        version=use.version,
+        explained_by=explained_by(use.operation, None if act is None else act.key_change),
+        version=use.version if of_version else None,
         outcome=use.outcome,
         correlation_id=use.correlation_id.lower() if use.correlation_id else None,
         time_us=use.time_us,
@@ -150,7 +209,7 @@ def _attempt(  # noqa: PLR0917 - the parts of an attempt, called twice above
         number=number,
         source=claim.source,
         kek=f"{claim.vault}/{claim.name}".lower(),
-        operation=VAULT_OPERATION[claim.operation],
+        operation=claim.operation,
         version=claim.version,
         outcome=None if http_status is None else outcome_of(http_status),
         request_id=request_id.lower() if request_id else None,

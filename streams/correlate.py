@@ -9,11 +9,15 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from alerts.model import VaultAccess
 from cryptocore.events import KeyRef, OwnerRef, VaultAttempt
 
 
 class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="claim"):
-    """A service's word that it called the vault: an intent (by its call ids) or the outcome that replaces it."""
+    """A service's word that it called the vault: an intent (by its call ids) or the outcome that replaces it.
+
+    `operation` is that of the event: wrap, unwrap, or an act of the life cycle of the KEK itself.
+    """
 
     v: Literal[1]
     event_id: str
@@ -39,7 +43,10 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
 
 
 class Use(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="use"):
-    """One key operation that the vault logged (class `use` on an object of kind key); challenges never come here."""
+    """One operation on a key that the vault logged: of class use, or of class admin, and then `act` is its record.
+
+    Challenges never come here.
+    """
 
     v: Literal[1]
     access_id: str
@@ -55,6 +62,7 @@ class Use(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type
     correlation_id: str | None = None
     time_us: int
     append_ms: int
+    act: VaultAccess | None = None
 
 
 class Progress(Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):

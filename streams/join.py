@@ -8,8 +8,11 @@
 4. An answered attempt that no record shows an hour later is unlogged.
 5. What comes later still corrects 2 to 4, while both sides are kept: a new revision of the document, and the hit of the
    finding is taken back.
+6. So is an administrative act on a KEK, which its event makes information: `explained` or `unexplained`.
+7. What was done to a KEK is held against what is done with it (`kek_watch`).
 
-A record whose attempt was unlogged keeps its own document; that of the attempt then says not_evaluated, logged_late.
+What is said of a record and of a claim is `use_judge`'s and `claim_judge`'s; here they come in, wait, and go. A record
+whose attempt was unlogged keeps its own document; that of the attempt then says not_evaluated, logged_late.
 """
 
 from collections.abc import Iterable
@@ -17,27 +20,26 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
-from alerts import rules
-from alerts.model import KekUse, KekUseStatus
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.registry import Registry
-from streams import correlate, judgement, rejected, waiting
+from streams import claim_judge, correlate, judgement, rejected, use_judge
 from streams.allowed import Allowed
-from streams.attempts import VAULT_OPERATION, Attempt, access_of, attempts_of, prefer
+from streams.attempts import USES, VAULT_OPERATION, access_of, attempts_of, prefer
+from streams.claim_judge import ClaimJudge
 from streams.correlate import Claim, Progress, Use
+from streams.feeds.vaults import VaultDeclarations
 from streams.index.documents import kek_use_document
 from streams.index.port import Document
 from streams.joinstate import ClaimState, UseState
+from streams.kek_watch import KekWatch
 from streams.matching import Matching
 from streams.messages import CORRELATE, Effects, Message
 from streams.progress import SourceProgress
 from streams.standing import StandingFindings
 from streams.state import Kind, State
+from streams.use_judge import UseJudge
 
-_USE: Final = bytes((Kind.USE,))
-_CLAIM: Final = bytes((Kind.CLAIM,))
 _RETRY_MS: Final = MINUTE_MS
 """A record that may go but is not indexed yet is looked at again after this long."""
 
@@ -51,6 +53,7 @@ class JoinStep:
         evaluate: False where there are no application events: every use is not_evaluated and no rule runs.
         joined_ms: only uses in this half-open range are judged, the rest is not_evaluated; None = all.
         allowed: principals of no source that may use a KEK all the same; None = nobody.
+        declared: the KEKs that there are; None = nobody said.
     """
 
     topic = CORRELATE
@@ -63,12 +66,14 @@ class JoinStep:
         evaluate: bool = True,
         joined_ms: tuple[int, int] | None = None,
         allowed: Allowed | None = None,
+        declared: VaultDeclarations | None = None,
     ) -> None:
         self._registry = registry
         self._limits = limits
         self._evaluate = evaluate
         self._joined_ms = joined_ms
         self._allowed = allowed
+        self._declared = declared
         self._reset()
 
     def _reset(self) -> None:
@@ -76,6 +81,22 @@ class JoinStep:
         self._due: list[tuple[int, int, bytes]] = []
         self._progress = SourceProgress(slack_ms=self._limits.join_slack_ms, keep_ms=self._limits.final_ms)
         self._findings = StandingFindings()
+        self._keks = KekWatch(
+            findings=self._findings, limits=self._limits, declared=self._declared, compare=self._evaluate
+        )
+        self._uses = UseJudge(
+            matching=self._matching,
+            progress=self._progress,
+            findings=self._findings,
+            keks=self._keks,
+            limits=self._limits,
+            allowed=self._allowed,
+            joined_ms=self._joined_ms,
+            evaluate=self._evaluate,
+        )
+        self._claims = ClaimJudge(
+            matching=self._matching, findings=self._findings, limits=self._limits, uses=self._uses
+        )
         self._pruned_ms = 0
 
     # The step
@@ -94,6 +115,7 @@ class JoinStep:
             known = state.get(Kind.USE, ident, UseState)
             if known is not None:
                 self._admit(ident, known)
+                self._keks.restored(ident, known)
                 self._due += self._use_dues(ident, known)
         heapify(self._due)
 
@@ -104,14 +126,14 @@ class JoinStep:
         except (msgspec.DecodeError, UnicodeDecodeError):
             rejected.reject(message, "message_invalid", "value", "no message of correlate", now_ms, effects)
             return
-        passed: Iterable[bytes] = ()
+        waiting: Iterable[bytes] = ()
         if isinstance(taken, Use):
-            self._take_use(taken, message.append_ms, state)
+            self._take_use(taken, message.append_ms, now_ms, state, effects)
         elif isinstance(taken, Claim):
-            self._take_claim(taken, message.append_ms, now_ms, state)
+            self._take_claim(taken, message.append_ms, now_ms, state, effects)
         else:
-            passed = self._take_progress(taken, now_ms, state)
-        self._judge_changed(passed, now_ms, state, effects)
+            waiting = self._take_progress(taken, now_ms, state)
+        self._judge_changed(waiting, now_ms, state, effects)
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Judge what is due, and let go of what was judged long ago."""
@@ -119,11 +141,12 @@ class JoinStep:
         while self._due and self._due[0][0] <= now_ms:
             _, kind, ident = heappop(self._due)
             if kind == Kind.USE:
-                self._judge_use(ident, now_ms, state, effects)
+                self._uses.judge(ident, now_ms, state, effects)
                 self._let_use_go(ident, now_ms, state)
             else:
-                self._judge_claim(ident, now_ms, state, effects)
+                self._claims.judge(ident, now_ms, state, effects)
                 self._let_claim_go(ident, now_ms, state)
+        self._keks.tick(now_ms, state, effects)
         self._findings.tick(now_ms, state, effects)
         if now_ms - self._pruned_ms >= self._limits.final_ms:
             self._pruned_ms = now_ms
@@ -137,20 +160,22 @@ class JoinStep:
         for ident in state.idents(Kind.USE):
             known = state.get(Kind.USE, ident, UseState)
             if known is not None and known.doc_indexed != known.revision:
-                effects.document(kek_use_document(known.use, known.revision, _USE + ident))
+                effects.document(kek_use_document(known.use, known.revision, use_judge.KEY + ident))
         for ident in state.idents(Kind.CLAIM):
             claim = state.get(Kind.CLAIM, ident, ClaimState)
             if claim is not None and claim.doc_indexed != claim.revision:
-                effects.document(kek_use_document(self._unlogged(ident, claim), claim.revision, _CLAIM + ident))
+                effects.document(
+                    kek_use_document(self._claims.unlogged(ident, claim), claim.revision, claim_judge.KEY + ident)
+                )
 
     def indexed(self, document: Document, state: State) -> None:
         """Note that a document is in the index."""
         key = document.state_key or b""
         kind, ident = key[:1], key[1:]
         record: UseState | ClaimState | None = None
-        if kind == _USE:
+        if kind == use_judge.KEY:
             record = state.get(Kind.USE, ident, UseState)
-        elif kind == _CLAIM:
+        elif kind == claim_judge.KEY:
             record = state.get(Kind.CLAIM, ident, ClaimState)
         if record is not None and record.doc_indexed < document.version:
             record.doc_indexed = document.version
@@ -158,14 +183,15 @@ class JoinStep:
 
     # What comes in
 
-    def _take_use(self, use: Use, append_ms: int, state: State) -> None:
+    def _take_use(self, use: Use, append_ms: int, now_ms: int, state: State, effects: Effects) -> None:
         ident = _use_ident(use.access_id)
         if state.get(Kind.USE, ident, UseState) is not None:
             return
         source = None if use.principal_id is None else self._registry.source_of_principal(use.principal_id)
-        known = UseState(use=judgement.pending(use, source), seen_ms=append_ms)
+        known = UseState(use=judgement.pending(use, source), seen_ms=append_ms, act=use.act)
         state.put(Kind.USE, ident, known)
         self._admit(ident, known)
+        self._keks.take_record(ident, known, now_ms, state, effects)
         for due in self._use_dues(ident, known):
             heappush(self._due, due)
 
@@ -174,20 +200,18 @@ class JoinStep:
         source = known.use.source
         if known.settled:
             return
-        if source is None or not self._joined(known.use.time_us // 1000):
+        if source is None or not self._uses.joined(known.use.time_us // 1000):
             self._matching.note(ident)
         else:
-            self._matching.put_access(access_of(ident, known.use, source))
+            self._matching.put_access(access_of(ident, known, source))
             if not known.use.final:
                 self._progress.wait(source, known.use.time_us // 1000, ident)
 
-    def _joined(self, at_ms: int) -> bool:
-        span = self._joined_ms
-        return self._evaluate and (span is None or span[0] <= at_ms < span[1])
-
-    def _take_claim(self, claim: Claim, append_ms: int, now_ms: int, state: State) -> None:
+    def _take_claim(self, claim: Claim, append_ms: int, now_ms: int, state: State, effects: Effects) -> None:
         if claim.suspect or not self._evaluate or claim.operation not in VAULT_OPERATION:
             return
+        if claim.operation in USES:
+            self._keks.take_claim(claim, now_ms, state, effects)
         ident = f"{claim.source}/{claim.intent_id or claim.event_id}".encode()  # nobody ends another's call
         known = state.get(Kind.CLAIM, ident, ClaimState)
         if known is None:
@@ -217,107 +241,12 @@ class JoinStep:
         waits = (limits.unlogged_ms, limits.unlogged_ms + limits.join_keep_ms)
         return [(known.seen_ms + wait_ms, int(Kind.CLAIM), ident) for wait_ms in waits]
 
-    # Judgement of vault records
-
     def _judge_changed(self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects) -> None:
         uses, claims = self._matching.take_changed()
         for ident in dict.fromkeys((*uses, *waiting)):
-            self._judge_use(ident, now_ms, state, effects)
+            self._uses.judge(ident, now_ms, state, effects)
         for ident in claims:
-            self._judge_claim(ident, now_ms, state, effects)
-
-    def _judge_use(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
-        known = state.get(Kind.USE, ident, UseState)
-        if known is None or known.settled:
-            return
-        use = self._verdict(ident, known, now_ms, state)
-        if known.revision and judgement.same(use, known.use):
-            return
-        if use.source is not None and not use.final:
-            self._progress.wait(use.source, use.time_us // 1000, ident)
-        known.use = use
-        known.judged_ms = now_ms
-        known.revision += 1
-        self._report_use(known, now_ms, state, effects)
-        state.put(Kind.USE, ident, known)
-        effects.document(kek_use_document(use, known.revision, _USE + ident))
-
-    def _verdict(self, ident: bytes, known: UseState, now_ms: int, state: State) -> KekUse:
-        use, time_ms = known.use, known.use.time_us // 1000
-        if not self._joined(time_ms):
-            return judgement.judged(use, KekUseStatus.NOT_EVALUATED, "no_batches", final=True)
-        access = self._matching.access(ident)
-        if access is None:
-            entry = None if self._allowed is None else self._allowed.entry_for(use)
-            if entry is not None:
-                return judgement.judged(use, KekUseStatus.ALLOWED, entry.id, final=True)
-            return judgement.judged(use, KekUseStatus.UNACCOUNTED, "foreign_principal", final=True)
-        if access.attempt is not None:
-            claim = state.get(Kind.CLAIM, access.attempt.claim, ClaimState)
-            return judgement.explained(use, access.strength, claim)
-        named = self._matching.named_by(access)
-        copied = None if named is None else state.get(Kind.CLAIM, named.claim, ClaimState)
-        reason, event_id = ("no_event", None) if copied is None else ("id_reused", copied.claim.event_id)
-        heard = self._progress.heard(access.source, time_ms)
-        waited_ms = now_ms - known.seen_ms
-        settled = use.final and use.status is KekUseStatus.UNACCOUNTED
-        final = heard.behind_ms == 0 or waited_ms >= self._limits.final_ms or settled
-        if not final and waited_ms < self._limits.provisional_ms:
-            return judgement.judged(use, KekUseStatus.PENDING, None, final=False)
-        judged = judgement.judged(use, KekUseStatus.UNACCOUNTED, reason, final=final)
-        behind_ms = heard.silent_ms if heard.behind_ms is None else heard.behind_ms
-        return replace(judged, event_id=event_id, behind_ms=behind_ms, instances=heard.instances)
-
-    def _report_use(self, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
-        """Count an unaccounted use once, however often it is judged; take it back when it is explained.
-
-        While it waits for its source, it counts in the one finding about that.
-        """
-        use, waits = known.use, waiting.waits(known.use)
-        waited = any(waiting.is_hit(fingerprint, use, self._limits) for fingerprint, _ in known.counted)
-        unaccounted = use.status is KekUseStatus.UNACCOUNTED
-        if unaccounted and known.counted and waited is waits:
-            return
-        because = waiting.explanation(use, self._limits) if waited else "the event came late and explains it"
-        hits, known.counted = known.counted, []
-        for hit in hits:
-            self._findings.retract(hit, because, now_ms, state, effects)
-        if unaccounted:
-            found = [waiting.finding(use, self._limits)] if waits else rules.run(use, self._limits)
-            known.counted = [self._findings.report(finding, now_ms, state, effects) for finding in found]
-
-    # Judgement of attempts
-
-    def _judge_claim(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
-        known = state.get(Kind.CLAIM, ident, ClaimState)
-        if known is None or now_ms - known.seen_ms < self._limits.unlogged_ms:
-            return
-        missing = self._joined(known.claim.effective_ms) and self._missing(ident) is not None
-        if missing is known.unlogged:
-            return
-        known.unlogged = missing
-        known.revision += 1
-        use = self._unlogged(ident, known)
-        if missing:
-            known.counted = [self._report_unlogged(use, now_ms, state, effects)]
-        else:
-            hits, known.counted = known.counted, []
-            for hit in hits:
-                self._findings.retract(hit, "the vault's record came late", now_ms, state, effects)
-        state.put(Kind.CLAIM, ident, known)
-        effects.document(kek_use_document(use, known.revision, _CLAIM + ident))
-
-    def _missing(self, ident: bytes) -> Attempt | None:
-        attempts = self._matching.attempts(ident)
-        return next((one for one in attempts if one.expected and one.taken is None and not one.settled), None)
-
-    def _unlogged(self, ident: bytes, known: ClaimState) -> KekUse:
-        missing = self._missing(ident)
-        return judgement.unlogged(known, 0 if missing is None else missing.number)
-
-    def _report_unlogged(self, use: KekUse, now_ms: int, state: State, effects: Effects) -> tuple[str, str]:
-        finding = judgement.coverage_finding(use)
-        return self._findings.report(finding, now_ms, state, effects)
+            self._claims.judge(ident, now_ms, state, effects)
 
     # Letting go
 
@@ -332,6 +261,7 @@ class JoinStep:
             heappush(self._due, (max(keep_until_ms, now_ms + _RETRY_MS), int(Kind.USE), ident))
             return
         self._settle_attempt(ident, state)
+        self._keks.forget(ident, known)
         state.forget(Kind.USE, ident)
 
     def _let_claim_go(self, ident: bytes, now_ms: int, state: State) -> None:

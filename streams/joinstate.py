@@ -2,14 +2,15 @@
 
 from msgspec import Struct
 
-from alerts.model import KekUse
+from alerts.model import KekUse, VaultAccess
 from streams.correlate import Claim
 
 
 class UseState(Struct, kw_only=True, omit_defaults=True):
     """One vault record as last judged; `counted` names the findings (fingerprint, finding id) it is a hit of.
 
-    `settled`: what it was joined with is forgotten, so it is not judged any more.
+    `act` is the record of an administrative act, which has other rules than a use. `disabled` names the finding that a
+    wrap under a disabled KEK is a hit of. `settled`: what it was joined with is forgotten; it is not judged any more.
     """
 
     use: KekUse
@@ -19,6 +20,8 @@ class UseState(Struct, kw_only=True, omit_defaults=True):
     doc_indexed: int = 0
     settled: bool = False
     counted: list[tuple[str, str]] = []
+    disabled: list[tuple[str, str]] = []
+    act: VaultAccess | None = None
 
 
 class ClaimState(Struct, kw_only=True, omit_defaults=True):

@@ -73,6 +73,15 @@ def _who(claim: Claim) -> dict[str, str | None]:
     }
 
 
+def of_act(use: KekUse) -> KekUse:
+    """Say it in the words for an administrative act: what no event explains is no use that nobody accounts for."""
+    if use.status is KekUseStatus.MATCHED:
+        return replace(use, status=KekUseStatus.EXPLAINED)
+    if use.status in {KekUseStatus.UNACCOUNTED, KekUseStatus.NOT_EVALUATED}:
+        return replace(use, status=KekUseStatus.UNEXPLAINED)
+    return use
+
+
 def same(one: KekUse, other: KekUse) -> bool:
     """Whether two judgements say the same; how far a source was behind may differ."""
     return replace(one, behind_ms=None, instances=None) == replace(other, behind_ms=None, instances=None)

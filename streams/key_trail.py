@@ -13,9 +13,11 @@ from msgspec import Struct
 
 from alerts import rules
 from alerts.model import Evidence, Finding, KeyUse, RecentUse
+from alerts.rules import revoked_key_decrypt
 from alerts.system import system_finding
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.clock import parse_rfc3339
+from cryptocore.event_rules import administers_kek
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Reason
 from cryptocore.keys import KeyState
 from cryptocore.vocabulary import LIFE_CYCLE, TOKEN_ACTS, VAULT_CALLS
@@ -112,9 +114,10 @@ class KeyTrail:
         """Take one event, except for its document.
 
         1. When it happened, as far as its sender's clock is believed.
-        2. A call of the vault claims its record there.
+        2. A call of the vault claims its record there; so does an act on a KEK, of a source that may change keys.
         3. An intent has not ended yet: nothing more.
-        4. An act of the life cycle changes the key's history; one that is held already is dropped.
+        4. An act of the life cycle changes the key's history; one that is held already is dropped. An act on a KEK
+           changes none.
         5. Any other act is held against that history, given to the rules, and remembered.
 
         Returns:
@@ -128,7 +131,7 @@ class KeyTrail:
                 batch.clock_untrusted = f"an event is dated {occurred_ms - batch.latest_ms} ms after it was sealed"
         operation, outcome = event.operation, event.outcome
         # 2
-        if operation in VAULT_CALLS and event.kek is not None:
+        if event.kek is not None and (operation in VAULT_CALLS or (batch.changes_keys and administers_kek(event))):
             _claim(event, effective_ms, batch)
         # 3
         if outcome is None:
@@ -136,6 +139,9 @@ class KeyTrail:
         # 4
         key = event.key
         if key is not None and operation in _KEY_ACTS and outcome is _SUCCEEDED:
+            if key.kind == "kek":
+                self._take_kek_act(event, key, effective_ms, batch)
+                return True
             return self._take_life_cycle(event, key, raw, effective_ms, batch)
         # 5
         if key is None:
@@ -240,7 +246,8 @@ class KeyTrail:
         batch = case.batch
         if revision < version.revision:
             behind_ms = case.effective_ms - version.changed_ms
-            if behind_ms > self._lag_ms:
+            told = revision < (version.revoked_in or 0) and case.event.operation in revoked_key_decrypt.READS
+            if behind_ms > self._lag_ms and not told:
                 self._report_regression(
                     case,
                     f"used at revision {revision} of version {version.version} although revision {version.revision} "
@@ -293,6 +300,11 @@ class KeyTrail:
         self._change(case, key, version, digest, place)
         state.put(_KEY, ident, history)
         return True
+
+    def _take_kek_act(self, event: AuditEvent, key: KeyRef, effective_ms: int, batch: Batch) -> None:
+        """A KEK has no key record and so no revisions: what was done to it is the vault's to say, and the join's."""
+        if not batch.changes_keys and not batch.suspect:
+            self._report_unauthorised(Case(event, key.id, KeyHistory(), effective_ms, batch))
 
     def _change(self, case: Case, key: KeyRef, version: VersionHistory, digest: bytes, place: LifeCycle) -> None:
         event, history, batch = case.event, case.history, case.batch

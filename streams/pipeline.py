@@ -33,7 +33,7 @@ def steps(
         generation: of the topic key-events; batches of another one are rejected.
         evaluate: False where there are no application events: KEK uses are listed, not judged.
         joined_ms: only KEK uses in this half-open range of time are judged; None = all.
-        declared: the vaults that there are; None = nobody judges which of them are silent.
+        declared: the vaults and KEKs that there are; None = nobody judges which vaults are silent.
         allowed: principals of no source that may use a KEK all the same; None = nobody.
     """
     return {
@@ -42,7 +42,12 @@ def steps(
         ),
         VAULT_ACCESS: lambda _: VaultStep(limits=limits, declared=declared),
         CORRELATE: lambda _: JoinStep(
-            registry=registry, limits=limits, evaluate=evaluate, joined_ms=joined_ms, allowed=allowed
+            registry=registry,
+            limits=limits,
+            evaluate=evaluate,
+            joined_ms=joined_ms,
+            allowed=allowed,
+            declared=declared,
         ),
         WHO: lambda _: WhoStep(limits=limits, joined=evaluate),
         SOURCES: lambda _: SourcesStep(registry=registry, limits=limits, declared=declared),

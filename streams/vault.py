@@ -2,10 +2,10 @@
 
 1. decode and normalise; what cannot be read or must not be trusted is quarantined with its reason;
 2. drop what was seen before: each access counts once, however many diagnostic settings delivered it;
-3. index the record; 4. a use of a key goes to the join; 5. rules, for a use also by what was done to its key, and one
-finding for all operations nobody knows; 6. what somebody did goes to the who agent, whatever it was; 7. follow what
-people did to the key. Whether a use is accounted for is the join's to say; with a declaration of vaults, the sources
-agent judges which of them are silent.
+3. index the record; 4. what was done with a key or to it goes to the join; 5. rules, and one finding for all operations
+nobody knows; an act that the join judges, or that the other log told of, is left alone; 6. what somebody did goes to
+the who agent, whatever it was. Whether an event accounts for a use or an act is the join's to say; with a declaration
+of vaults, the sources agent judges which of them are silent.
 """
 
 from collections import deque
@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from alerts import rules
-from alerts.model import AccessClass, AccessOutcome, Evidence, Finding, KekAccess, Severity, VaultAccess
+from alerts.model import AccessClass, Evidence, Finding, KekAct, Severity, VaultAccess
 from alerts.system import system_finding
 from alerts.thresholds import HOUR_MS, Limits
-from streams import correlate, observations, rejected, sightings
+from streams import correlate, observations, rejected, sightings, twins
 from streams.feeds.vaults import VaultDeclarations
 from streams.findings import FindingBook
 from streams.index.documents import vault_access_document
@@ -34,7 +34,7 @@ QUARANTINE_SHARE: Final = 0.001
 """Above 0.1 % of an hour's records, what cannot be read is a blind spot that somebody must know of."""
 MAX_UNKNOWN: Final = 64
 """Names of unknown operations that the meter keeps; the finding is one for all."""
-_RENEWS: Final = frozenset({"KeyCreate", "KeyImport", "KeyRotate", "KeyRotateIfDue"})
+PRUNE_MS: Final = HOUR_MS
 _decode = msgspec.json.Decoder().decode
 
 
@@ -42,22 +42,6 @@ class Seen(Struct, frozen=True, array_like=True):
     """An access that was taken, by its access id."""
 
     append_ms: int
-
-
-class KekState(Struct, kw_only=True, omit_defaults=True):
-    """What the vault's own records say of a key: the last successful act on it, and whether it was enabled last.
-
-    `enabled` None = no record has said; `enabled_version` is the version that the KeyUpdate named, if it did;
-    `renewed_at` when the key got a new version last. Times are the records' own: late ones change nothing newer.
-    """
-
-    changed_at: str
-    operation: str
-    principal_id: str | None = None
-    enabled: bool | None = None
-    enabled_at: str | None = None
-    enabled_version: str | None = None
-    renewed_at: str | None = None
 
 
 class VaultMeter(Struct, kw_only=True, omit_defaults=True):
@@ -82,6 +66,7 @@ class VaultStep:
         self._declared = declared
         self._book = FindingBook()
         self._seen: deque[tuple[int, bytes]] = deque()
+        self._pruned_ms = 0
 
     def restore(self, state: State) -> None:
         """Rebuild the order in which seen accesses are forgotten."""
@@ -114,6 +99,9 @@ class VaultStep:
         """Forget accesses whose copies can no longer come, and send findings that are due."""
         while self._seen and self._seen[0][0] + self._limits.access_seen_ms <= now_ms:
             state.forget(Kind.SEEN, self._seen.popleft()[1])
+        if now_ms - self._pruned_ms >= PRUNE_MS:
+            self._pruned_ms = now_ms
+            twins.prune(now_ms, state)
         self._book.tick(now_ms, state, effects)
 
     def reindex(self, message: Message, effects: Effects) -> None:
@@ -137,34 +125,19 @@ class VaultStep:
         meter.records += 1
         if self._declared is not None:
             sightings.tell(access, append_ms, state, effects)
-        if access.object_kind == "key" and access.vault is not None and access.object_name is not None:
-            key = correlate.partition_key(access.vault, access.object_name)
-            if access.access_class is AccessClass.USE:
-                effects.send(CORRELATE, key, correlate.encode(_use(access, append_ms)))
-            elif access.access_class is AccessClass.ADMIN and access.outcome is AccessOutcome.SUCCEEDED:
-                _follow(access, key, state)
-        found = rules.run(access, self._limits) + self._under_state(access, state)
+        found = rules.run(access, self._limits)
+        acts = rules.run(KekAct(access=access), self._limits) if access.access_class is AccessClass.ADMIN else []
+        joined = _is_joined(access, acts)
+        if joined:
+            key = correlate.partition_key(access.vault or "", access.object_name or "")
+            effects.send(CORRELATE, key, correlate.encode(_use(access, append_ms)))
+        elif acts and twins.is_news(access, state):
+            found += acts
         for finding in found:
             self._book.report(finding, now_ms, state, effects)
-        observations.tell(access, append_ms, found, effects)
+        observations.tell(access, append_ms, [*found, *acts] if joined else found, effects)
         if access.access_class is AccessClass.UNKNOWN:
             self._unknown(access, meter, now_ms, state, effects)
-
-    def _under_state(self, access: VaultAccess, state: State) -> list[Finding]:
-        """Judge the use of a key by what people did to the key before."""
-        if access.access_class is not AccessClass.USE or access.object_kind != "key":
-            return []
-        known = state.get(Kind.KEK, correlate.partition_key(access.vault or "", access.object_name or ""), KekState)
-        if known is None:
-            return []
-        seen = KekAccess(
-            access=access,
-            enabled=known.enabled,
-            changed_at=known.enabled_at,
-            changed_version=known.enabled_version,
-            renewed_at=known.renewed_at,
-        )
-        return rules.run(seen, self._limits)
 
     def _unknown(self, access: VaultAccess, meter: VaultMeter, now_ms: int, state: State, effects: Effects) -> None:
         if access.operation in meter.unknown or len(meter.unknown) < MAX_UNKNOWN:
@@ -229,6 +202,13 @@ def _words(refusal: VaultRecordRejected) -> str:
     return f"{refusal.reason}: {refusal.problem}"
 
 
+def _is_joined(access: VaultAccess, acts: list[Finding]) -> bool:
+    """Say whether the join judges a record: a use of a key, or an act on one that is to be told unless it is ours."""
+    if access.object_kind != "key" or access.vault is None or access.object_name is None:
+        return False
+    return access.access_class is AccessClass.USE or bool(acts)
+
+
 def _use(access: VaultAccess, append_ms: int) -> correlate.Use:
     principal = access.principal
     return correlate.Use(
@@ -241,23 +221,10 @@ def _use(access: VaultAccess, append_ms: int) -> correlate.Use:
         outcome=access.outcome or "",
         principal_id=principal.id,
         principal_kind=principal.kind,
-        principal_label=principal.upn or principal.app_id,
+        principal_label=principal.upn or principal.resource or principal.app_id,
         address=access.address,
         correlation_id=access.correlation_id,
         time_us=access.time_us,
         append_ms=append_ms,
+        act=access if access.access_class is AccessClass.ADMIN else None,
     )
-
-
-def _follow(access: VaultAccess, key: bytes, state: State) -> None:
-    """Remember the newest act on a key by the records' own time."""
-    known = state.get(Kind.KEK, key, KekState) or KekState(changed_at="", operation="")
-    if access.time > known.changed_at:
-        known.changed_at, known.operation = access.time, access.operation
-        known.principal_id = access.principal.id
-    enabled = None if access.key_change is None else access.key_change.enabled
-    if enabled is not None and access.time > (known.enabled_at or ""):
-        known.enabled, known.enabled_at, known.enabled_version = enabled, access.time, access.object_version
-    if access.operation in _RENEWS and access.time > (known.renewed_at or ""):
-        known.renewed_at = access.time
-    state.put(Kind.KEK, key, known)

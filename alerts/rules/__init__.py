@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from alerts.conduct import Challenges, Conduct
 from alerts.detection import Detection
-from alerts.model import Finding, KekAccess, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
+from alerts.model import Finding, KekAccess, KekAct, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
 from alerts.rules import (
     crypto_failures,
     denied_burst,
@@ -28,7 +28,7 @@ ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),
     Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
     Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
-    Detection(kek_administration.RULE, VaultAccess, kek_administration.evaluate, kek_administration.EXAMPLES),
+    Detection(kek_administration.RULE, KekAct, kek_administration.evaluate, kek_administration.EXAMPLES),
     Detection(disabled_kek_wrap.RULE, KekAccess, disabled_kek_wrap.evaluate, disabled_kek_wrap.EXAMPLES),
     Detection(vault_logging_cut.RULE, VaultAccess, vault_logging_cut.evaluate, vault_logging_cut.EXAMPLES),
     Detection(fan_out.RULE, Conduct, fan_out.evaluate, fan_out.EXAMPLES),
@@ -44,11 +44,11 @@ LOOKING_BACK: Final = tuple(detection for detection in ALL_RULES if detection.ru
 
 _BY_TYPE: Final[dict[type, tuple[Detection[Any], ...]]] = {
     seen: tuple(detection for detection in ALL_RULES if detection.sees is seen)
-    for seen in (KeyUse, VaultAccess, KekAccess, KekUse, Conduct, Challenges)
+    for seen in (KeyUse, VaultAccess, KekAct, KekAccess, KekUse, Conduct, Challenges)
 }
 
 
-Subject = KeyUse | VaultAccess | KekAccess | KekUse | Conduct | Challenges
+Subject = KeyUse | VaultAccess | KekAct | KekAccess | KekUse | Conduct | Challenges
 
 
 def run(subject: Subject, limits: Limits) -> list[Finding]:

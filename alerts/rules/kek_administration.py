@@ -1,16 +1,21 @@
 """Administrative acts on KEKs and their vaults: judged one by one, by what they do, from the first one on.
 
-Nothing is learned here: an act that can end the keys or take them elsewhere is told even where it is usual.
+Nothing is learned here: an act that can end the keys or take them elsewhere is told even where it is usual. Only an act
+that an event of ours explains is not told: then somebody did it through keytrail, and the trail says who and why.
 """
 
 from typing import Final, NamedTuple
 
-from alerts.examples import FLEET, fires, key_change, silent, vault_access
+from alerts.certainty import sureness
+from alerts.examples import FLEET, fires, kek_act, kek_use, key_change, silent
 from alerts.model import (
     AccessClass,
     AccessOutcome,
     Evidence,
     Finding,
+    KekAct,
+    KekUse,
+    KekUseStatus,
     KeyChange,
     Principal,
     PrincipalKind,
@@ -29,8 +34,10 @@ RULE = Rule(
     severity=Severity.MEDIUM,
     policy="9.4b",
     technique="T1485",
-    known_gaps="Role assignments and diagnostic settings are in the Activity Log, not here. What a vault write changed "
-    "in its access policy is not in the record, only that it was written.",
+    known_gaps="Writes of a vault that only the Activity Log shows, and role assignments, need that log in a feed; "
+    "roles given above the vault (resource group, subscription) are not seen. What a vault write changed in its access "
+    "policy is not in the record, only that it was written. A compromised service with the role `keys` can invent an "
+    "event for what its own identity does.",
     first_step="ask the person or pipeline behind the identity for the change ticket; recover a deleted key before its "
     "retention ends",
 )
@@ -67,15 +74,45 @@ _ACTS: Final = {
     "KeyRotationPolicySet": _Act("sets when a KEK rotates", _LOW, _MEDIUM),
     "KeyRotate": _Act("rotates a KEK", _INFO, _MEDIUM),
     "KeyRotateIfDue": _Act("rotates a KEK that was due", _INFO, _MEDIUM),
+    # The same as the Activity Log names them: seen there alone where the vault's own log is cut, or does not reach us.
+    "microsoft.keyvault/vaults/write": _Act(
+        "writes a vault's properties, access policies among them", _MEDIUM, _MEDIUM
+    ),
+    "microsoft.keyvault/vaults/accesspolicies/write": _Act("writes a vault's access policies", _MEDIUM, _MEDIUM),
+    "microsoft.keyvault/vaults/delete": _Act(
+        "deletes a vault; it can be recovered until its retention ends", _HIGH, _HIGH
+    ),
+    "microsoft.keyvault/locations/deletedvaults/purge/action": _Act(
+        "destroys a deleted vault for good", _CRITICAL, _HIGH
+    ),
+    "microsoft.authorization/roleassignments/delete": _Act("takes a role on the vault from somebody", _LOW, _MEDIUM),
+}
+
+ROLE_GIVEN: Final = "microsoft.authorization/roleassignments/write"
+_ROLES: Final = {
+    # Who may change keys or who may use them (7.1): a thief gives that to himself first.
+    "00482a5a-887f-4fb3-b363-3b7fe8e74483": ("Key Vault Administrator", _HIGH),
+    "14b46e9e-c2b7-41b4-b07b-48a6ebf60603": ("Key Vault Crypto Officer", _HIGH),
+    "12338af0-0e69-4776-bea7-57ae8d297424": ("Key Vault Crypto User", _HIGH),
+    "e147488a-f6f5-4113-8e2d-b22465e65bf6": ("Key Vault Crypto Service Encryption User", _HIGH),
+    "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": ("Owner", _HIGH),
+    "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9": ("User Access Administrator", _HIGH),
+    "b24988ac-6180-42a0-ab88-20f7382dd24c": ("Contributor", _HIGH),
+    # These reach no key.
+    "21090545-7ca7-4776-b22c-e363652d74d2": ("Key Vault Reader", _LOW),
+    "b86a8fe4-44ce-4948-aee5-eccb2c155cd7": ("Key Vault Secrets Officer", _MEDIUM),
+    "4633458b-17de-408a-b874-0445c86b69e6": ("Key Vault Secrets User", _MEDIUM),
+    "a4417e6f-fecd-4de8-b567-7b0420556985": ("Key Vault Certificates Officer", _MEDIUM),
 }
 
 
-def evaluate(access: VaultAccess, limits: Limits) -> Finding | None:  # noqa: ARG001 - every rule has this signature
-    """Report each act of the table, and each KeyUpdate by what it asked for."""
+def evaluate(seen: KekAct, limits: Limits) -> Finding | None:
+    """Report each act of the table, and each KeyUpdate by what it asked for, unless an event explains it."""
+    access, judged = seen.access, seen.judged
     if access.access_class is not AccessClass.ADMIN or access.outcome is None or access.vault is None:
         return None
-    act = _update(access.key_change) if access.operation == "KeyUpdate" else _ACTS.get(access.operation)
-    if act is None:
+    act = _act(access)
+    if act is None or (judged is not None and judged.status is not KekUseStatus.UNEXPLAINED):
         return None
     target = access.vault if access.object_name is None else f"{access.vault}/{access.object_name}"
     return Finding.of(
@@ -86,11 +123,30 @@ def evaluate(access: VaultAccess, limits: Limits) -> Finding | None:  # noqa: AR
         key=target,
         principal=access.principal.id or "",
         who=_who(access),
-        sure="high: the vault's own record"
-        + ("" if access.outcome is AccessOutcome.SUCCEEDED else "; nothing was changed"),
+        sure=_sure(judged, limits) + ("" if access.outcome is AccessOutcome.SUCCEEDED else "; nothing was changed"),
         evidence=(Evidence("vault-access", access.access_id, access.time_us // 1000),),
-        facts=_facts(access, access.outcome),
+        facts=_facts(access, access.outcome, judged),
     )
+
+
+def _act(access: VaultAccess) -> _Act | None:
+    if access.operation == "KeyUpdate":
+        return _update(access.key_change)
+    return _role(access.role) if access.operation == ROLE_GIVEN else _ACTS.get(access.operation)
+
+
+def _role(role: str | None) -> _Act:
+    """Judge a role assignment by what the role permits; what nobody knows is taken for the worse."""
+    if role is None:
+        return _Act("gives somebody a role on the vault; the record does not say which", _HIGH, _MEDIUM)
+    name, severity = _ROLES.get(role, (f"an unknown one ({role})", _HIGH))
+    return _Act(f"gives somebody a role on the vault: {name}", severity, _MEDIUM)
+
+
+def _sure(judged: KekUse | None, limits: Limits) -> str:
+    if judged is None or judged.source is None or judged.reason == "no_batches":
+        return "high: the vault's own record"
+    return f"{sureness(judged, limits)}; what was done is sure: the vault's own record"
 
 
 def _update(change: KeyChange | None) -> _Act:
@@ -131,8 +187,12 @@ def _who(access: VaultAccess) -> str:
     return f"{identity(caller.kind, caller.id, caller.upn)}, {access.address or 'address unknown'}"
 
 
-def _facts(access: VaultAccess, outcome: AccessOutcome) -> dict[str, str]:
+def _facts(access: VaultAccess, outcome: AccessOutcome, judged: KekUse | None) -> dict[str, str]:
     facts = {"outcome": outcome.value, "operation": access.operation}
+    if judged is not None and judged.reason:
+        facts["reason"] = judged.reason
+    if judged is not None and judged.source:
+        facts["source"] = judged.source
     if access.denial:
         facts["denial"] = access.denial
     if access.address:
@@ -141,34 +201,69 @@ def _facts(access: VaultAccess, outcome: AccessOutcome) -> dict[str, str]:
 
 
 _DENIED = AccessOutcome.DENIED
+_WRITES: Final = "microsoft.keyvault/vaults"
+_OURS: Final = {"operation": "KeyDelete", "principal_id": FLEET, "source": "billing"}
+
+
+def _on_vault(operation: str, role: str | None = None) -> KekAct:
+    """One record of the Activity Log about kv-prod."""
+    return kek_act(operation, shape="activity_log", object_kind=None, object_name=None, role=role)
+
 
 EXAMPLES = (
-    fires("a KEK is purged", Severity.CRITICAL, vault_access("KeyPurge")),
-    fires("a purge is denied", Severity.HIGH, vault_access("KeyPurge", _DENIED)),
-    fires("a delete is denied", Severity.HIGH, vault_access("KeyDelete", _DENIED)),
-    fires("a purge of what is not there", Severity.MEDIUM, vault_access("KeyPurge", AccessOutcome.NOT_FOUND)),
-    fires("a KEK is backed up", Severity.HIGH, vault_access("KeyBackup")),
-    fires("a KEK is disabled", Severity.HIGH, vault_access("KeyUpdate", key_change=key_change(enabled=False))),
-    fires("an update that names no attribute", Severity.MEDIUM, vault_access("KeyUpdate", key_change=key_change())),
+    fires("a KEK is purged", Severity.CRITICAL, kek_act("KeyPurge")),
+    fires("a purge is denied", Severity.HIGH, kek_act("KeyPurge", _DENIED)),
+    fires("a delete is denied", Severity.HIGH, kek_act("KeyDelete", _DENIED)),
+    fires("a purge of what is not there", Severity.MEDIUM, kek_act("KeyPurge", AccessOutcome.NOT_FOUND)),
+    fires("a KEK is backed up", Severity.HIGH, kek_act("KeyBackup")),
+    fires("a KEK is disabled", Severity.HIGH, kek_act("KeyUpdate", key_change=key_change(enabled=False))),
+    fires("an update that names no attribute", Severity.MEDIUM, kek_act("KeyUpdate", key_change=key_change())),
     fires(
         "an expiry is set",
         Severity.LOW,
-        vault_access("KeyUpdate", key_change=key_change(expires_at="2027-01-01T00:00:00Z")),
+        kek_act("KeyUpdate", key_change=key_change(expires_at="2027-01-01T00:00:00Z")),
     ),
-    fires("a rotation, as planned", Severity.INFO, vault_access("KeyRotate")),
-    fires("a rotation is denied", Severity.MEDIUM, vault_access("KeyRotate", _DENIED)),
+    fires("a rotation, as planned", Severity.INFO, kek_act("KeyRotate")),
+    fires("a rotation is denied", Severity.MEDIUM, kek_act("KeyRotate", _DENIED)),
     fires(
         "access policies may have changed",
         Severity.MEDIUM,
-        vault_access("VaultPatch", object_kind=None, object_name=None),
+        kek_act("VaultPatch", object_kind=None, object_name=None),
+    ),
+    fires(
+        "access policies are written, by the Activity Log",
+        Severity.MEDIUM,
+        _on_vault(f"{_WRITES}/accesspolicies/write"),
+    ),
+    fires("a vault is deleted, by the Activity Log", Severity.HIGH, _on_vault(f"{_WRITES}/delete")),
+    fires(
+        "a role that may use keys is given",
+        Severity.HIGH,
+        _on_vault(ROLE_GIVEN, "12338af0-0e69-4776-bea7-57ae8d297424"),
+    ),
+    fires("a role is given, nobody knows which", Severity.HIGH, _on_vault(ROLE_GIVEN)),
+    fires(
+        "a role that only reads is given", Severity.LOW, _on_vault(ROLE_GIVEN, "21090545-7ca7-4776-b22c-e363652d74d2")
+    ),
+    fires(
+        "one of our identities deletes a KEK, and no event says so",
+        Severity.HIGH,
+        kek_act("KeyDelete", judged=kek_use(KekUseStatus.UNEXPLAINED, "no_event", behind_ms=0, instances=2, **_OURS)),
+    ),
+    silent(
+        "a KEK is deleted through keytrail", kek_act("KeyDelete", judged=kek_use(KekUseStatus.EXPLAINED, None, **_OURS))
+    ),
+    silent(
+        "its event may still come",
+        kek_act("KeyDelete", judged=kek_use(KekUseStatus.PENDING, None, final=False, **_OURS)),
     ),
     silent(
         "a key is read",
-        vault_access("KeyGet", access_class=AccessClass.READ, principal=Principal(FLEET, PrincipalKind.WORKLOAD)),
+        kek_act("KeyGet", access_class=AccessClass.READ, principal=Principal(FLEET, PrincipalKind.WORKLOAD)),
     ),
-    silent("a secret is set: no KEK", vault_access("SecretSet", object_kind="secret", object_name="smtp")),
+    silent("a secret is set: no KEK", kek_act("SecretSet", object_kind="secret", object_name="smtp")),
     silent(
         "Event Grid says that a key is about to expire: nobody acted",
-        vault_access("KeyNearExpiryEventGridNotification", None, access_class=AccessClass.NOTIFICATION),
+        kek_act("KeyNearExpiryEventGridNotification", None, access_class=AccessClass.NOTIFICATION),
     ),
 )

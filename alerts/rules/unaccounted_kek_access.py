@@ -3,10 +3,11 @@
 import re
 from typing import Final
 
+from alerts.certainty import sureness
 from alerts.examples import FLEET, fires, kek_use, silent
 from alerts.model import Evidence, Finding, KekUse, KekUseStatus, Rule, Scope, Severity, Strength
 from alerts.thresholds import MINUTE_MS, Limits
-from alerts.words import duration, identity
+from alerts.words import identity
 
 RULE = Rule(
     id="unaccounted_kek_access",
@@ -16,13 +17,16 @@ RULE = Rule(
     policy="9.5b",
     technique="T1552",
     known_gaps="Sees only what the vault logged; a wrap or verify that an SDK does locally leaves no record. A "
-    "compromised service can invent an event for each use of its own identity; it cannot for another identity.",
+    "compromised service can invent an event for each use of its own identity; it cannot for another identity. A "
+    "service of Azure is known by the resource that its token names; with a user-assigned identity it cannot be told "
+    "from other workloads, and is judged as one.",
     first_step="ask the owner of the identity whether this was theirs; if nobody knows, disable the identity",
 )
 
 _GUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WHY: Final = {
     "foreign_principal": "no application event can explain it: the identity belongs to none of our services",
+    "azure_service": "a service of Azure encrypts with it: no code of ours runs there, and no event can explain it",
     "id_reused": "its correlation id is that of a call of ours which it does not fit, so the id was copied",
     "no_event": "no application event explains it",
 }
@@ -48,7 +52,12 @@ def evaluate(use: KekUse, limits: Limits) -> Finding | None:
 
 
 def _severity(use: KekUse) -> Severity:
-    """A stranger who got in is critical; the same by an identity of ours, or a stranger who was turned away, high."""
+    """A stranger who got in is critical; the same by an identity of ours, or a stranger who was turned away, high.
+
+    A service of Azure that wraps and unwraps under the KEK got a role from somebody: a mistake, hardly a theft.
+    """
+    if use.reason == "azure_service":
+        return Severity.MEDIUM if use.outcome == "succeeded" else Severity.LOW
     foreign, succeeded = use.reason == "foreign_principal", use.outcome == "succeeded"
     if foreign and succeeded:
         return Severity.CRITICAL
@@ -66,31 +75,18 @@ def _who(use: KekUse) -> str:
 
 
 def _sure(use: KekUse, limits: Limits) -> str:
+    if use.reason == "azure_service":
+        return "medium: the vault's own record names a resource of Azure; whether it should use this KEK it cannot say"
     if use.reason == "foreign_principal":
         return "high: the vault's own record; if it is a new service of ours, see runbook step 2"
-    if use.reason == "id_reused":
-        return "high: each call id of ours stands for one vault record, and this is another one"
-    source = use.source or "its source"
-    if use.behind_ms is None:
-        return f"{_grade(use)}: no live instance of {source} is known{_again(use, limits)}"
-    if use.behind_ms > 0:
-        return f"{_grade(use)}: {source} is {duration(use.behind_ms)} behind{_again(use, limits)}"
-    return f"high: all {use.instances} live instances of {source} had reported past this moment"
-
-
-def _grade(use: KekUse) -> str:
-    return "medium" if use.final else "provisional"
-
-
-def _again(use: KekUse, limits: Limits) -> str:
-    if use.final:
-        return f"; nothing came within {duration(limits.final_ms)}"
-    return f"; judged again when it has reported, at the latest after {duration(limits.final_ms)}"
+    return sureness(use, limits)
 
 
 def _first_step(use: KekUse) -> str:
     """Name the command, on a line of its own, only for an id of Azure's form: it will be pasted into a shell."""
     ident = use.principal_id or ""
+    if use.reason == "azure_service":
+        return "ask the owner of the resource; give it a key of its own, or an entry in allowed.toml"
     if use.reason != "foreign_principal" or not _GUID.fullmatch(ident):
         return RULE.first_step
     if use.principal_kind == "user":
@@ -132,6 +128,16 @@ EXAMPLES = (
         "a copied id under a service's identity",
         Severity.HIGH,
         kek_use(KekUseStatus.UNACCOUNTED, "id_reused", event_id="01939f00-0000-7000-8000-000000000001", **_OURS),
+    ),
+    fires(
+        "a storage account that encrypts with our KEK",
+        Severity.MEDIUM,
+        kek_use(KekUseStatus.UNACCOUNTED, "azure_service", principal_kind="azure_service"),
+    ),
+    fires(
+        "a storage account that is not let in",
+        Severity.LOW,
+        kek_use(KekUseStatus.UNACCOUNTED, "azure_service", principal_kind="azure_service", outcome="denied"),
     ),
     silent("explained", kek_use(KekUseStatus.MATCHED, None, strength=Strength.EXACT, **_OURS)),
     silent("not judged yet", kek_use(KekUseStatus.PENDING, None, final=False, **_OURS)),

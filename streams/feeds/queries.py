@@ -17,7 +17,8 @@ FILTERS: Final = {
     "AzureActivity": (
         '| where CategoryValue =~ "Administrative"\n'
         '| where OperationNameValue startswith "Microsoft.KeyVault/"'
-        ' or OperationNameValue startswith "Microsoft.Insights/diagnosticSettings/"\n'
+        ' or OperationNameValue startswith "Microsoft.Insights/diagnosticSettings/"'
+        ' or OperationNameValue startswith "Microsoft.Authorization/roleAssignments/"\n'
         f'| where _ResourceId matches regex @"{_VAULT}"\n'
     ),
 }

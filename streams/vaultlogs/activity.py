@@ -1,20 +1,23 @@
-"""Administrative records of Azure's Activity Log: what was done to a vault, or to its diagnostic settings.
+"""Administrative records of Azure's Activity Log: what was done to a vault, its diagnostic settings, its roles.
 
 One act leaves a Started and a Succeeded (or Failed) record under one correlation id, and Key Vault's own log has it
 too, some milliseconds apart. All are kept, as class admin; a Started one has no outcome yet. They share vault and
 principal, so that findings about them fall together.
 """
 
+import re
 from typing import Final
 
 from streams.vaultlogs.fields import Fields, Record, Shape, from_json, nested, text, truth
 from streams.vaultlogs.objects import resource
 from streams.vaultlogs.rejection import Reason, VaultRecordRejected
 
+ROLE_WRITTEN: Final = "microsoft.authorization/roleassignments/write"
 SETTING_WRITTEN: Final = "microsoft.insights/diagnosticsettings/write"
 STARTED: Final = frozenset({"start", "started", "accept", "accepted"})
 SUCCEEDED: Final = frozenset({"success", "succeeded"})
 FAILED: Final = frozenset({"failure", "failed"})
+_ROLE: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=/?$)")
 _AUDIT: Final = frozenset({"auditevent", "audit", "alllogs"})
 """Names under which a diagnostic setting speaks of a vault's audit log: the category, and the groups that hold it."""
 
@@ -84,6 +87,17 @@ def audit_log(fields: Fields) -> bool | None:
         return None
     audit = [one for one in logs if isinstance(one, dict) and _is_audit(one)]
     return any(truth(one.get("enabled")) is True for one in audit)
+
+
+def role(fields: Fields) -> str | None:
+    """Return the id of the role definition that a role assignment gives; None where the record does not say."""
+    body = from_json(fields.request_body) if isinstance(fields.request_body, str) else fields.request_body
+    if not isinstance(body, dict):
+        return None
+    properties = nested(body, "properties") or nested(body, "Properties")
+    given = text(properties, "roleDefinitionId") or text(properties, "RoleDefinitionId")
+    found = None if given is None else _ROLE.search(given.lower())
+    return None if found is None else found[0]
 
 
 def _is_audit(entry: Record) -> bool:

@@ -9,7 +9,7 @@ from alerts import rules
 from alerts.conduct import Challenges, Conduct
 from alerts.detection import Detection
 from alerts.examples import NOW_MS, Example, earlier, key_use, key_view
-from alerts.model import KekAccess, KekUse, KeyUse, Scope, Severity, VaultAccess
+from alerts.model import KekAccess, KekAct, KekUse, KeyUse, Scope, Severity, VaultAccess
 from alerts.rules import ALL_RULES, look_back, run
 from alerts.system import SYSTEM, system_finding
 from alerts.thresholds import DEFAULT_LIMITS, HOUR_MS, MINUTE_MS, Limits
@@ -24,6 +24,7 @@ CLAUSES = frozenset(_CLAUSES.split())
 SEEN_BY_SCOPE: dict[Any, Scope] = {
     KeyUse: Scope.KEY,
     VaultAccess: Scope.KEK,
+    KekAct: Scope.KEK,
     KekAccess: Scope.KEK,
     KekUse: Scope.KEK,
     Conduct: Scope.PRINCIPAL,

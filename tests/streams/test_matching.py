@@ -8,6 +8,7 @@ from streams.attempts import Access, Attempt, agree
 from streams.matching import Matching
 
 IDS = st.sampled_from(["p", "q", "r"])
+UNWRAP = frozenset({"unwrap"})
 TIMES = st.integers(0, 6)
 
 
@@ -23,7 +24,7 @@ def attempts(draw: st.DrawFn) -> list[Attempt]:
                 number=0,
                 source="billing",
                 kek=draw(st.sampled_from(["kv/a", "kv/a", "kv/b"])),
-                operation="KeyUnwrap",
+                operation=draw(st.sampled_from(["unwrap", "unwrap", "suspend", "rotate"])),
                 version=None,
                 outcome=draw(st.sampled_from([None, "succeeded", "succeeded", "denied"])),
                 request_id=draw(st.none() | IDS),
@@ -43,7 +44,9 @@ def accesses(draw: st.DrawFn) -> list[Access]:
             ident=f"access-{number}".encode(),
             source="billing",
             kek=draw(st.sampled_from(["kv/a", "kv/a", "kv/b"])),
-            operation="KeyUnwrap",
+            explained_by=draw(
+                st.sampled_from([UNWRAP, UNWRAP, frozenset({"suspend"}), frozenset({"rotate", "suspend"})])
+            ),
             version=None,
             outcome=draw(st.sampled_from(["succeeded", "succeeded", "denied"])),
             correlation_id=draw(st.none() | IDS | st.just("nobody's")),
@@ -151,7 +154,14 @@ def test_a_record_that_is_forgotten_keeps_its_attempt(
         matching.drop_access(access.ident)
     renamed = [
         Access(
-            one.ident + b"-late", one.source, one.kek, one.operation, None, one.outcome, one.correlation_id, one.time_us
+            one.ident + b"-late",
+            one.source,
+            one.kek,
+            one.explained_by,
+            None,
+            one.outcome,
+            one.correlation_id,
+            one.time_us,
         )
         for one in late
     ]
@@ -166,8 +176,8 @@ def test_a_record_that_is_forgotten_keeps_its_attempt(
 
 def test_every_record_and_claim_whose_match_changed_is_handed_over_once() -> None:
     matching = Matching()
-    attempt = Attempt(b"c", 0, "billing", "kv/a", "KeyUnwrap", None, None, "p", "q", 0, 9, expected=True)
-    access = Access(b"a", "billing", "kv/a", "KeyUnwrap", None, "succeeded", "p", 5)
+    attempt = Attempt(b"c", 0, "billing", "kv/a", "unwrap", None, None, "p", "q", 0, 9, expected=True)
+    access = Access(b"a", "billing", "kv/a", UNWRAP, None, "succeeded", "p", 5)
     matching.put_access(access)
     assert matching.take_changed() == ([b"a"], [])
 
@@ -179,12 +189,12 @@ def test_every_record_and_claim_whose_match_changed_is_handed_over_once() -> Non
 
 def _attempt(name: str, request_id: str | None, call_id: str, from_us: int = 0) -> Attempt:
     return Attempt(
-        name.encode(), 0, "billing", "kv/a", "KeyUnwrap", None, None, request_id, call_id, from_us, 99, expected=True
+        name.encode(), 0, "billing", "kv/a", "unwrap", None, None, request_id, call_id, from_us, 99, expected=True
     )
 
 
 def _access(name: str, correlation_id: str | None) -> Access:
-    return Access(name.encode(), "billing", "kv/a", "KeyUnwrap", None, "succeeded", correlation_id, 50)
+    return Access(name.encode(), "billing", "kv/a", UNWRAP, None, "succeeded", correlation_id, 50)
 
 
 def test_an_attempt_that_an_exact_match_sets_free_goes_to_the_record_that_claims_it() -> None:

@@ -1,25 +1,25 @@
 """The vault agent: what one record leaves behind, once, whatever order and number its copies come in."""
 
 import json
-import random
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from alerts.model import FindingMessage
+from alerts.model import FindingMessage, Severity
 from alerts.thresholds import HOUR_MS, Limits
-from streams import correlate
+from streams import correlate, observations
 from streams.index.port import DocKind
-from streams.messages import CORRELATE, FINDINGS, REJECTED, VAULT_ACCESS, Effects, Message
+from streams.messages import CORRELATE, FINDINGS, REJECTED, VAULT_ACCESS, WHO, Effects, Message
 from streams.rejected import decode as decode_rejected
 from streams.state import Kind, State
-from streams.vault import METER, KekState, VaultMeter, VaultStep, taken
+from streams.vault import METER, VaultMeter, VaultStep, taken
 from streams.vaultlogs.files import FileRecord, read
 from streams.vaultlogs.messages import file_key, wrap
-from tests.streams.vaultlogs.records import RESOURCE, VERSION, Record, as_azkv, as_diagnostics, record
+from tests.streams.vaultlogs.records import RESOURCE, VERSION, WORKLOAD, Record, as_azkv, as_diagnostics, record
 
 T0 = 1_794_796_867_000
 LIMITS = Limits()
@@ -118,10 +118,10 @@ def test_an_access_is_remembered_for_twenty_six_hours_of_append_time() -> None:
     assert run.state.count(Kind.SEEN) == 0
 
 
-def test_only_uses_of_keys_go_to_the_join() -> None:
+def test_only_what_is_done_with_a_key_or_to_it_goes_to_the_join() -> None:
     others = [
         record("KeyGet"),
-        record("KeyBackup"),
+        record("VaultPatch", id=None, requestUri=None),
         record("Authentication", 401, id=None) | {"identity": {}},
         record("KeyNearExpiryEventGridNotification"),
         record("KeyTeleport"),
@@ -143,12 +143,143 @@ def test_a_denied_unwrap_is_a_use_too() -> None:
     assert use.outcome == "denied"
 
 
-def test_administrative_acts_are_findings_and_challenges_and_gets_are_not() -> None:
+def test_an_act_on_a_key_goes_to_the_join_with_its_record_and_is_not_told_here() -> None:
+    run = Run().take(message(record("KeyPurge", 403)))
+
+    [use] = map(correlate.decode, run.sent(CORRELATE))
+    assert isinstance(use, correlate.Use)
+    assert use.act is not None
+    assert (use.operation, use.outcome, use.act.access_id) == ("KeyPurge", "denied", use.access_id)
+    assert run.findings() == Counter()
+    [seen] = map(observations.decode, run.sent(WHO))
+    assert isinstance(seen, observations.Seen)
+    assert seen.told is Severity.HIGH, "the baselines leave it to the join"
+
+
+def test_acts_on_a_vault_are_findings_and_challenges_and_gets_are_not() -> None:
     quiet = Run().take(message(record("KeyGet")), message(record("Authentication", 401, id=None) | {"identity": {}}))
-    loud = Run().take(message(record("KeyPurge", 403)))
+    loud = Run().take(message(on_vault("VaultDelete", 403)), message(restored(), offset=1))
 
     assert quiet.findings() == Counter()
-    assert loud.findings() == Counter({"kek_administration": 1})
+    loud.step.tick(T0 + HOUR_MS, loud.state, loud.effects)
+    assert [found.count for found in map(_finding, loud.sent(FINDINGS))] == [1, 2]
+    assert loud.sent(CORRELATE) == [], "which key a restore brings in its record does not say"
+
+
+def restored() -> Record:
+    return record("KeyRestore", id=None, requestUri="https://kt-prod.vault.azure.net/keys/restore?api-version=7.6")
+
+
+def on_vault(operation: str, status: int = 200, *, at_s: int = 7) -> Record:
+    """What the vault's own log says of an act on the vault."""
+    own = record(operation, status, id=None, requestUri="https://management.azure.com/x")
+    return own | {"time": f"2026-11-16T02:41:{at_s:02d}.1234567Z", "correlationId": f"{operation}{at_s}"}
+
+
+def in_activity_log(operation: str, *, at_s: int = 7, oid: str = WORKLOAD["oid"], below: str = "") -> Record:
+    """What the Activity Log says of one."""
+    return {
+        "time": f"2026-11-16T02:41:{at_s:02d}.2000000Z",
+        "category": "Administrative",
+        "operationName": operation.upper(),
+        "resultType": "Success",
+        "correlationId": f"activity-{at_s}",
+        "identity": {"claims": {"http://schemas.microsoft.com/identity/claims/objectidentifier": oid}},
+        "properties": {"eventDataId": f"{operation}-{oid}-{at_s}"},
+        "resourceId": RESOURCE + below,
+    }
+
+
+POLICIES = "Microsoft.KeyVault/vaults/accessPolicies/write"
+
+
+def test_a_write_that_only_the_activity_log_shows_is_told() -> None:
+    run = Run().take(message(in_activity_log(POLICIES)))
+
+    [found] = map(_finding, run.sent(FINDINGS))
+    assert (found.finding.rule_id, found.finding.key, found.count) == ("kek_administration", "kt-prod", 1)
+    assert "access policies" in found.finding.summary
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_act_that_both_logs_show_is_one_hit_of_one_alert(order: tuple[int, int]) -> None:
+    both = [message(on_vault("VaultPatch")), message(in_activity_log(POLICIES), offset=1)]
+
+    run = Run().take(*[both[number] for number in order])
+    run.step.tick(T0 + 10 * HOUR_MS, run.state, run.effects)
+
+    assert [(found.finding.rule_id, found.count) for found in map(_finding, run.sent(FINDINGS))] == [
+        ("kek_administration", 1)
+    ]
+
+
+acts_of_both_logs = st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.sampled_from(["a", "b"])), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), acts=acts_of_both_logs)
+def test_how_many_acts_two_logs_tell_of_does_not_depend_on_their_order(
+    data: st.DataObject, acts: list[tuple[bool, int, str]]
+) -> None:
+    records = [
+        message(in_activity_log(POLICIES, at_s=at_s, oid=who))
+        if activity
+        else message(on_vault("VaultPatch", at_s=at_s) | {"identity": {"claim": {"oid": who}}, "correlationId": who})
+        for activity, at_s, who in dict.fromkeys(acts)
+    ]
+
+    counts = []
+    for order in (records, data.draw(st.permutations(records))):
+        run = Run().take(*order)
+        run.step.tick(T0 + HOUR_MS // 2, run.state, run.effects)
+        last = {found.fingerprint: found.count for found in map(_finding, run.sent(FINDINGS))}
+        counts.append(last)
+
+    assert counts[0] == counts[1]
+    assert sum(counts[0].values()) <= len(records)
+
+
+def test_a_role_on_a_vault_is_told_with_its_name_and_only_where_it_was_given() -> None:
+    given = in_activity_log("Microsoft.Authorization/roleAssignments/write", below="/providers/x/roleAssignments/1")
+    role = "/providers/Microsoft.Authorization/roleDefinitions/12338af0-0e69-4776-bea7-57ae8d297424"
+    given["properties"]["requestbody"] = json.dumps({"Id": "1", "Properties": {"RoleDefinitionId": role}})
+    started = given | {"resultType": "Start", "properties": {"eventDataId": "the-start"}}
+
+    run = Run().take(message(started), message(given, offset=1))
+
+    [found] = map(_finding, run.sent(FINDINGS))
+    assert found.finding.summary.endswith("gives somebody a role on the vault: Key Vault Crypto User")
+    assert (found.finding.key, found.finding.severity) == ("kt-prod", Severity.HIGH)
+
+
+def test_a_storage_account_is_a_service_of_azure_and_named() -> None:
+    account = "/subscriptions/s/resourcegroups/g/providers/Microsoft.Storage/storageAccounts/Acme"
+    claims = {"claim": {**WORKLOAD, "xms_mirid": account}}
+
+    [value] = Run().take(message(record("KeyUnwrap") | {"identity": claims})).sent(CORRELATE)
+
+    use = correlate.decode(value)
+    assert isinstance(use, correlate.Use)
+    assert (use.principal_kind, use.principal_label) == ("azure_service", "microsoft.storage/storageaccounts/acme")
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "Microsoft.Compute/virtualMachines/x",
+        "Microsoft.ManagedIdentity/userAssignedIdentities/x",
+        "Microsoft.Web/sites/x",
+        "Microsoft.Storage/storageAccounts/x/y/z",
+    ],
+)
+def test_an_identity_whose_token_code_of_ours_can_take_is_a_workload(resource: str) -> None:
+    claims = {"claim": {**WORKLOAD, "xms_mirid": f"/subscriptions/s/resourcegroups/g/providers/{resource}"}}
+
+    [value] = Run().take(message(record("KeyUnwrap") | {"identity": claims})).sent(CORRELATE)
+
+    use = correlate.decode(value)
+    assert isinstance(use, correlate.Use)
+    assert use.principal_kind == "workload"
 
 
 def test_a_thousand_unknown_operations_are_one_finding() -> None:
@@ -200,71 +331,6 @@ def test_one_bad_record_among_thousands_is_kept_and_not_alarmed_about() -> None:
     assert run.findings() == Counter()
 
 
-def updates() -> Iterable[Record]:
-    for at, enabled in enumerate([True, False, True, False]):
-        attributes = {"attributes": {"enabled": enabled}}
-        yield record("KeyUpdate", keyProperties=attributes) | {"time": f"2026-11-16T02:41:07.000000{at}Z"}
-    yield record("KeyUpdate", 403, keyProperties={"attributes": {"enabled": True}}) | {
-        "time": "2026-11-16T02:41:07.0000009Z",
-    }
-    yield record("KeyUpdate", keyProperties={"operations": ["wrapKey"]}) | {"time": "2026-11-16T02:41:07.0000005Z"}
-
-
-def test_the_newest_successful_change_of_a_key_holds_in_any_order_to_the_seventh_digit() -> None:
-    messages = [message(each, offset=at) for at, each in enumerate(updates())]
-    states = []
-    for seed in range(10):
-        random.Random(seed).shuffle(messages)
-        run = Run().take(*messages)
-        states.append(run.state.get(Kind.KEK, b"kt-prod/tokens-kek", KekState))
-
-    assert (
-        states
-        == [
-            KekState(
-                changed_at="2026-11-16T02:41:07.0000005Z",
-                operation="KeyUpdate",
-                principal_id="aaaa0000-0000-4000-8000-00000000000a",
-                enabled=False,
-                enabled_at="2026-11-16T02:41:07.0000003Z",
-                enabled_version=VERSION,
-            ),
-        ]
-        * 10
-    )
-
-
-def at(minute: int, original: Record) -> Record:
-    return original | {"time": f"2026-11-16T02:{minute:02d}:00.0000000Z"}
-
-
-def toggled(*, enabled: bool) -> Record:
-    return record("KeyUpdate", keyProperties={"attributes": {"enabled": enabled}})
-
-
-def test_a_wrap_that_a_disabled_key_still_does_is_told_also_after_a_restart() -> None:
-    run = Run().take(message(at(1, toggled(enabled=False))))
-    run.restart()
-    run.take(message(at(2, record("KeyWrap")), offset=1), message(at(3, record("KeyUnwrap", 403)), offset=2))
-
-    [found] = [one for one in map(_finding, run.sent(FINDINGS)) if one.finding.rule_id == "disabled_kek_wrap"]
-    assert (found.finding.key, found.count) == ("kt-prod/tokens-kek", 1)
-    assert "disabled since 2026-11-16T02:01" in found.finding.summary
-
-
-def test_a_wrap_of_before_or_after_or_under_a_newer_version_is_not_told() -> None:
-    newer = record("KeyWrap", requestUri=f"https://kt-prod.vault.azure.net/keys/tokens-kek/{'f' * 32}/wrapkey")
-    run = Run().take(
-        message(at(5, toggled(enabled=False))),
-        message(at(4, record("KeyWrap")), offset=1),
-        message(at(6, newer), offset=2),
-        message(at(9, toggled(enabled=True)), offset=3),
-        message(at(10, record("KeyWrap")), offset=4),
-    )
-
-    assert run.findings()["disabled_kek_wrap"] == 0
-
-
 def test_reading_again_gives_the_same_documents() -> None:
     messages = [message(record()), message(record(httpStatusCode=True), offset=1)]
     run = Run().take(*messages)
@@ -285,15 +351,16 @@ def test_taking_a_message_needs_no_state() -> None:
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the public Key Vault records are not on this machine")
-def test_the_public_records_are_twenty_two_accesses_and_one_copy_and_two_alerts() -> None:
+def test_the_public_records_are_twenty_two_accesses_and_one_copy_and_three_acts() -> None:
     found = [item.original for item in read([SAMPLES]) if isinstance(item, FileRecord)]
 
     run = Run().take(*[message(each, offset=at) for at, each in enumerate(found)])
 
     assert (run.meter.records, run.meter.duplicates, run.meter.rejected) == (22, 1, 0)
     assert len(run.documents(DocKind.VAULT_ACCESS)) == 22
-    assert run.sent(CORRELATE) == []  # not one of them is the use of a key
-    run.step.tick(T0 + 60_000, run.state, run.effects)
-    counts = {reported.finding.key: reported.count for reported in map(_finding, run.sent(FINDINGS))}
-    # backup and delete of one key by one person are one alert with two hits; the denied purge is another
-    assert counts == {"testpermissionvault/egzghfgrrg": 2, "testpermissionvault/myfirstkey": 1}
+    acts = [use for use in map(correlate.decode, run.sent(CORRELATE)) if isinstance(use, correlate.Use)]
+    assert sorted((use.operation, use.name, use.outcome) for use in acts) == [
+        ("KeyBackup", "egzghfgrrg", "succeeded"),
+        ("KeyDelete", "egzghfgrrg", "succeeded"),
+        ("KeyPurge", "myfirstkey", "denied"),
+    ]  # and not one of them is the use of a key

@@ -293,7 +293,7 @@ def test_a_vault_record_keeps_its_fields_its_seven_digits_and_what_was_received(
     assert body["@timestamp"] == "2026-11-16T02:41:07.123456Z"
     assert body["time"] == "2026-11-16T02:41:07.1234567Z"
     assert body["class"] == "use"
-    assert body["principal"] == {"id": "8c1f", "kind": "workload", "app_id": "a1", "upn": None}
+    assert body["principal"] == {"id": "8c1f", "kind": "workload", "app_id": "a1", "upn": None, "resource": None}
     assert body["original"] == received
     assert "time_us" not in body
 

@@ -1,0 +1,57 @@
+"""What is said of an attempt that a service tells of and the vault's log does not show (join, step 4)."""
+
+from typing import Final
+
+from alerts.model import KekUse
+from alerts.thresholds import Limits
+from streams import judgement
+from streams.attempts import Attempt
+from streams.index.documents import kek_use_document
+from streams.joinstate import ClaimState
+from streams.matching import Matching
+from streams.messages import Effects
+from streams.standing import StandingFindings
+from streams.state import Kind, State
+from streams.use_judge import UseJudge
+
+KEY: Final = bytes((Kind.CLAIM,))
+
+
+class ClaimJudge:
+    """Judges the claims of one partition; `uses` knows which time is judged at all."""
+
+    def __init__(self, *, matching: Matching, findings: StandingFindings, limits: Limits, uses: UseJudge) -> None:
+        self._matching = matching
+        self._findings = findings
+        self._limits = limits
+        self._uses = uses
+
+    def judge(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
+        """Judge a claim whose records had time to come; what changes its word gives a new revision of its document."""
+        known = state.get(Kind.CLAIM, ident, ClaimState)
+        if known is None or now_ms - known.seen_ms < self._limits.unlogged_ms:
+            return
+        missing = self._uses.joined(known.claim.effective_ms) and self._missing(ident) is not None
+        if missing is known.unlogged:
+            return
+        known.unlogged = missing
+        known.revision += 1
+        use = self.unlogged(ident, known)
+        if missing:
+            finding = judgement.coverage_finding(use)
+            known.counted = [self._findings.report(finding, now_ms, state, effects)]
+        else:
+            hits, known.counted = known.counted, []
+            for hit in hits:
+                self._findings.retract(hit, "the vault's record came late", now_ms, state, effects)
+        state.put(Kind.CLAIM, ident, known)
+        effects.document(kek_use_document(use, known.revision, KEY + ident))
+
+    def unlogged(self, ident: bytes, known: ClaimState) -> KekUse:
+        """Describe the call by the attempt that the log does not show."""
+        missing = self._missing(ident)
+        return judgement.unlogged(known, 0 if missing is None else missing.number)
+
+    def _missing(self, ident: bytes) -> Attempt | None:
+        attempts = self._matching.attempts(ident)
+        return next((one for one in attempts if one.expected and one.taken is None and not one.settled), None)
