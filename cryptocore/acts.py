@@ -44,14 +44,26 @@ class Acts:
             return result
 
         await self._opened()
-        task = asyncio.get_running_loop().create_task(act())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return await self._to_its_end(act())
+
+    async def in_database(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run an act that needs the database and nothing else: nothing is opened for it, no spool and no log.
+
+        What it does and what it refuses is in the outbox when it returns; some process of the service relays it.
+        """
+        result = await self._to_its_end(work)
+        self._relay.wake()
+        return result
 
     async def finish(self) -> None:
         """Wait for what is under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)

@@ -20,6 +20,7 @@
         ├── RecordInvalid
         ├── EventInvalid
         ├── BatchRejected       `.finding` is the name under which the monitor reports it
+        ├── TokenInvalid        a token's name, value or expiry is beyond its limits
         ├── RegistryInvalid
         └── PurposesInvalid
 
@@ -112,6 +113,10 @@ class RecordInvalid(FormatError):
 
 class EventInvalid(FormatError):
     """A line that is no event of version 1."""
+
+
+class TokenInvalid(FormatError):
+    """A token's name, value or expiry that the vault of tokens does not take."""
 
 
 class RegistryInvalid(FormatError):
