@@ -2,16 +2,14 @@
 
 from typing import Final, TypedDict, Unpack
 
-from cryptocore.audit import Refusal, Subject, no_arrow
-from cryptocore.cache import key_ref
+from cryptocore.audit import Refusal, Subject
 from cryptocore.envelope import KEY_ID_SIZE, Owner
 from cryptocore.errors import AccessDenied, ConfigurationError
 from cryptocore.events import Operation
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason
-from cryptocore.lifecycle import OPERATIONS
 from cryptocore.parts import Parts
-from cryptocore.store import KeyVersion
+from cryptocore.revisions import OPERATIONS
 
 
 class Told(TypedDict, total=False):
@@ -63,27 +61,6 @@ class KeyCare:
         told: Told = {"actor": actor, "purpose": purpose}
         return (await self._act(key_id, KeyAct.ACTIVATE, KeyReason.NONE, told))[-1]
 
-    async def rotate(
-        self,
-        owner: Owner,
-        *,
-        reason: KeyReason,
-        actor: str | None = None,
-        purpose: str | None = None,
-        retire_at_ms: int = 0,
-    ) -> KeyInfo:
-        """Give an owner a new version for new data; the one before decrypts until `retire_at_ms` (0: no date).
-
-        Two rotations at once give one new version, which both return.
-
-        Raises:
-            InvalidTransition: the owner has no active key.
-            KeyUnavailable, AccessDenied: vault or store failed or refused.
-        """
-        subject = Subject.of(actor, purpose, owner.ref())
-        work = self._rotate(owner, reason, subject, retire_at_ms)
-        return key_info(await self.parts.acts.live(Operation.ROTATE, subject, work))
-
     async def revoke(self, key_id: str, *, reason: KeyReason, **told: Unpack[Told]) -> list[KeyInfo]:
         """Take a key, or one version of it, out of service for good. Needs the key store only.
 
@@ -124,16 +101,6 @@ class KeyCare:
         if version is None:
             raise AccessDenied("the owner has no key")
         return key_info(version)
-
-    async def _rotate(self, owner: Owner, reason: KeyReason, subject: Subject, retire_at_ms: int) -> KeyVersion:
-        version, made = await self.parts.lifecycle.rotate(owner, reason, subject, retire_at_ms=retire_at_ms)
-        if not made:  # the caller gets what it asked for, and the trail says that it was not made twice
-            denied = no_arrow("somebody else rotated meanwhile", key_ref(version))
-            event = self.parts.audit.event(
-                Operation.ROTATE, subject.about(key_ref(version)), outcome=denied.outcome, reason=denied.reason
-            )
-            await self.parts.audit.record(event)
-        return version
 
     async def _act(self, key_id: str, act: KeyAct, reason: KeyReason, told: Told) -> list[KeyInfo]:
         subject = Subject.of(told.get("actor"), told.get("purpose"))

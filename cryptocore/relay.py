@@ -140,8 +140,12 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_S):
                     await self._written.wait()
+            run = asyncio.ensure_future(self.run())
             try:
-                await self.run()
+                await asyncio.shield(run)  # stopped between spool and mark, it would send the same events again
             except CoreError as err:
                 _log.warning("life-cycle events wait in the outbox: %s", err)
                 await asyncio.sleep(EVERY_S)
+            except asyncio.CancelledError:
+                await asyncio.wait((run,))
+                raise

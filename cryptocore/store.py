@@ -4,24 +4,28 @@ It is not trusted. What is read is believed when its signed record says so: ever
 the columns agree with the record. Errors are raised `from None`: what SQLAlchemy chains holds the values of the row.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from cryptocore import forking
+from cryptocore.clock import Clock, parse_rfc3339
 from cryptocore.envelope import Owner
 from cryptocore.errors import EnvelopeInvalid, EventInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
-from cryptocore.events import AuditEvent, decode_line
+from cryptocore.events import AuditEvent, decode_line, encode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, SignedRecord, verify_record
-from cryptocore.registry import Registry
+from cryptocore.registry import Registry, Role
+from cryptocore.signing import OUTBOX, SignatureInvalid, Signer, verify
 from cryptocore.store_engine import engine_of
 from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION, metadata
+from cryptocore.vocabulary import LIFE_CYCLE
 
 T = TypeVar("T")
 
@@ -87,11 +91,13 @@ class KeyStore:
     Args:
         url: an SQLAlchemy URL.
         registry: whose signers with the role `keys` are believed.
+        clock: SQLite has no clock but its process's; one given here, in demo and tests, is taken for it.
     """
 
-    def __init__(self, url: str, *, registry: Registry) -> None:
+    def __init__(self, url: str, *, registry: Registry, clock: Clock | None = None) -> None:
         self._url = url
         self._registry = registry
+        self._clock = clock
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         forking.renew_in_child(self)
@@ -110,31 +116,41 @@ class KeyStore:
             KeyUnavailable: the store does not answer.
         """
         where = (KEY_VERSION.c.key_id == key_id) & (KEY_VERSION.c.version == number)
-        rows = self._run(lambda connection: connection.execute(_SELECT.where(where)).mappings().all())
+        rows = self.transaction(lambda connection: connection.execute(_SELECT.where(where)).mappings().all())
         return self._believed(rows[0]) if rows else None
 
     def versions(self, key_id: bytes) -> list[KeyVersion]:
         """Read all versions of a key, oldest first; raises as `version` does."""
         query = _SELECT.where(KEY_VERSION.c.key_id == key_id).order_by(KEY_VERSION.c.version)
-        return [self._believed(row) for row in self._run(lambda it: it.execute(query).mappings().all())]
+        return [self._believed(row) for row in self.transaction(lambda it: it.execute(query).mappings().all())]
 
     def newest(self, owner: Owner) -> KeyVersion | None:
         """Read the version that encrypts for an owner, else the last one made; raises as `version` does."""
         query = _SELECT.where(KEY_VERSION.c.owner == owner.encode()).order_by(KEY_VERSION.c.version)
-        rows = self._run(lambda connection: connection.execute(query).mappings().all())
+        rows = self.transaction(lambda connection: connection.execute(query).mappings().all())
         if not rows:
             return None
         versions = [self._believed(row) for row in rows]
         return max(versions, key=_standing)
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change], *, beside: Sequence[Callable[[Connection], None]] = ()) -> None:
         """Write revisions, their history and their events, all or nothing.
+
+        Args:
+            changes: in this order.
+            beside: what else is written in the same transaction, after them.
 
         Raises:
             StoreConflict: a revision is not the next one any more, or the owner has another newest version.
             KeyUnavailable: the store does not answer.
         """
-        self._run(lambda connection: _write_all(connection, changes))
+
+        def write(connection: Connection) -> None:
+            _write_all(connection, changes)
+            for work in beside:
+                work(connection)
+
+        self.transaction(write)
 
     def outbox(self, service: str, limit: int) -> list[OutboxRow]:
         """Read a service's events that were not relayed yet, oldest first.
@@ -143,7 +159,7 @@ class KeyStore:
             KeyUnavailable: the store does not answer.
         """
         query = (
-            select(AUDIT_OUTBOX.c.number, AUDIT_OUTBOX.c.line)
+            select(AUDIT_OUTBOX.c.number, AUDIT_OUTBOX.c.line, AUDIT_OUTBOX.c.signature)
             .where((AUDIT_OUTBOX.c.service == service) & AUDIT_OUTBOX.c.sent_ms.is_(None))
             .order_by(AUDIT_OUTBOX.c.number)
             .limit(limit)
@@ -151,10 +167,13 @@ class KeyStore:
 
         def read(connection: Connection) -> list[OutboxRow]:
             rows = connection.execute(query).all()
-            lines = [(number, line if isinstance(line, bytes) else b"") for number, line in rows]
-            return [OutboxRow(number, line, self._vouched(connection, service, line)) for number, line in lines]
+            found = []
+            for number, stored, signature in rows:
+                line = stored if isinstance(stored, bytes) else b""
+                found.append(OutboxRow(number, line, self._vouched(connection, service, line, signature)))
+            return found
 
-        return self._run(read)
+        return self.transaction(read)
 
     def relayed(self, rows: Sequence[OutboxRow], *, now_ms: int) -> None:
         """Mark events that are in the spool.
@@ -164,7 +183,7 @@ class KeyStore:
         """
         numbers = [row.number for row in rows]
         change = update(AUDIT_OUTBOX).where(AUDIT_OUTBOX.c.number.in_(numbers)).values(sent_ms=now_ms)
-        self._run(lambda connection: connection.execute(change))
+        self.transaction(lambda connection: connection.execute(change))
 
     def close(self) -> None:
         """Let go of connections."""
@@ -173,7 +192,13 @@ class KeyStore:
                 self._engine.dispose()
                 self._engine = None
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Do work in one transaction of the database.
+
+        Raises:
+            StoreConflict: a rule of the tables refused it.
+            KeyUnavailable: the store does not answer.
+        """
         try:
             with self._opened().begin() as connection:
                 return work(connection)
@@ -185,19 +210,21 @@ class KeyStore:
     def _opened(self) -> Engine:
         with self._lock:
             if self._engine is None:
-                engine = engine_of(self._url)
+                engine = engine_of(self._url).execution_options(keytrail_clock=self._clock)
                 metadata.create_all(engine)
                 self._engine = engine
             return self._engine
 
-    def _vouched(self, connection: Connection, service: str, line: bytes) -> bool:
-        """Say whether a signed record holds the digest of this life-cycle event of the service."""
+    def _vouched(self, connection: Connection, service: str, line: bytes, signature: object) -> bool:
+        """Say whether a signature of its own, or a signed record, holds for this life-cycle event of the service."""
         try:
             event = decode_line(line)
         except EventInvalid:
             return False
-        if not isinstance(event, AuditEvent) or event.key is None or event.service != service:
+        if not isinstance(event, AuditEvent) or event.service != service or event.operation not in LIFE_CYCLE:
             return False
+        if signature is not None or event.key is None:
+            return self._signed(event, line, signature)
         named = (bytes.fromhex(event.key.id), event.key.version, event.key.revision)
         where = (KEY_HISTORY.c.key_id == named[0]) & (KEY_HISTORY.c.version == named[1])
         row = connection.execute(_HISTORY.where(where & (KEY_HISTORY.c.revision == named[2]))).mappings().first()
@@ -209,6 +236,18 @@ class KeyStore:
             return False
         said = (record.key_id, record.key_version, record.revision)
         return said == named and record.event_sha256 == sha256(line).digest()
+
+    def _signed(self, event: AuditEvent, line: bytes, signature: object) -> bool:
+        """Say whether somebody with the role `keys` signed the line."""
+        at_ms = parse_rfc3339(event.occurred_at) // 1000
+        if not isinstance(signature, bytes):
+            return False
+        for entry in self._registry.signers:
+            if entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
+                with contextlib.suppress(SignatureInvalid):
+                    verify(entry.public_key, OUTBOX, line, signature)
+                    return True
+        return False
 
     def _verified(self, row: RowMapping) -> tuple[KeyRecord, SignedRecord]:
         for name in ("record", "signature"):
@@ -246,6 +285,29 @@ _SELECT: Final = select(
     .scalar_subquery()
     .label("last_revision"),
 )
+
+
+def outbox_row(event: AuditEvent, signer: Signer) -> Callable[[Connection], None]:
+    """Put an event into the outbox that no key record vouches for; its signature does, of a signer with role `keys`."""
+    line = encode_line(event)
+    row = {"event_id": event.id, "service": event.service, "line": line, "signature": signer.sign(OUTBOX, line)}
+
+    def write(connection: Connection) -> None:
+        connection.execute(insert(AUDIT_OUTBOX).values(**row))
+
+    return write
+
+
+def database_ms(connection: Connection) -> int:
+    """Ask the database for its own time, in milliseconds since 1970."""
+    clock: Clock | None = connection.get_execution_options().get("keytrail_clock")
+    if connection.dialect.name == "sqlite":
+        if clock is not None:
+            return clock.now_us() // 1000
+        query = text("SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
+    else:
+        query = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)")
+    return int(connection.execute(query).scalar_one())
 
 
 def _standing(version: KeyVersion) -> tuple[bool, int, int]:

@@ -67,6 +67,7 @@ AUDIT_OUTBOX: Final = Table(
     Column("event_id", String(36), nullable=False),
     Column("service", String(64), nullable=False),
     Column("line", LargeBinary, nullable=False),
+    Column("signature", LargeBinary(64)),
     Column("sent_ms", BigInteger),
     UniqueConstraint("event_id"),
 )

@@ -131,7 +131,7 @@ def make_core(directory: Path, *, store_url: str = "sqlite://", limits: CacheLim
     """Make a core that is not open yet, with its spool in a folder; `core` and `blocking_core` do the rest."""
     signer, clock, transport = Signer.generate(), ManualClock(), MemoryTransport()
     registry = register(signer)
-    store = KeyStore(store_url, registry=registry)
+    store = KeyStore(store_url, registry=registry, clock=clock)
     wrapper = LocalKeyWrapper(ALIAS, clock=clock)
     emitter = Emitter(
         spool_dir=directory,

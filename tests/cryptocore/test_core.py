@@ -474,7 +474,7 @@ async def test_the_outbox_is_relayed_again_with_the_same_bytes_when_its_mark_was
     rows = core.store.outbox("tested", 10)
     await core.relay()
     core._relay.wake()
-    core.store._run(lambda connection: connection.exec_driver_sql("UPDATE audit_outbox SET sent_ms = NULL"))
+    core.store.transaction(lambda connection: connection.exec_driver_sql("UPDATE audit_outbox SET sent_ms = NULL"))
     await core.relay()
 
     events = core.events.only(Operation.CREATE)
@@ -509,7 +509,9 @@ def revoke_elsewhere(core: CoreUnderTest, store: KeyStore) -> None:
     from cryptocore.audit import Subject  # noqa: PLC0415
     from cryptocore.keys import KeyAct  # noqa: PLC0415
 
-    change = core.parts.lifecycle._next(version, KeyAct.REVOKE, KeyReason.OPERATOR, Subject("user:1", "elsewhere"))
+    change = core.parts.lifecycle.revisions.next(
+        version, KeyAct.REVOKE, KeyReason.OPERATOR, Subject("user:1", "elsewhere")
+    )
     store.apply([change])
 
 
@@ -785,7 +787,7 @@ async def test_a_signed_step_from_revoked_back_to_active_is_refused_by_who_saw_t
     assert revoked is not None
     after = replace(revoked.record, state=KeyState.ACTIVE)
     who = Subject(ADMIN["actor"], ADMIN["purpose"])
-    core.store.apply([core.parts.lifecycle._change(revoked, after, Operation.RESUME, who)])
+    core.store.apply([core.parts.lifecycle.revisions.change(revoked, after, Operation.RESUME, who)])
     core.clock.advance(16)
 
     with pytest.raises(KeyUnavailable):
@@ -835,7 +837,7 @@ async def test_no_secret_is_in_errors_or_logs(core: CoreUnderTest, caplog: pytes
     core._keyring._wrappers = {testing.ALIAS: Failing(None)}
     core.clock.advance(3_000)
     await fails(decrypted(core, ciphertext))
-    core.store._run(lambda connection: connection.exec_driver_sql("DROP TABLE key_history"))
+    core.store.transaction(lambda connection: connection.exec_driver_sql("DROP TABLE key_history"))
     core.clock.advance(3_000)
     await fails(decrypted(core, ciphertext))
     with pytest.raises(CoreError) as broken:
