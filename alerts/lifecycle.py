@@ -54,7 +54,8 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
 
     Times `_ms` but first and last are ours.
 
-    `inhibited` holds, by finding id, what would be alerts of their own if this one did not tell of their cause.
+    `inhibited` holds, by finding id, what would be alerts of their own if this one did not tell of their cause;
+    `superseded_by` names the alert that does so for this one, since it came.
     """
 
     alert_id: str
@@ -83,6 +84,7 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
     delivered: list[Delivered] = []
     commands: list[str] = []
     inhibited: dict[str, FindingMessage] = {}
+    superseded_by: str = ""
     revision: int = 0
     doc_indexed: int = 0
 
@@ -147,18 +149,6 @@ def retract(alert: Alert, message: FindingResolved, *, now_ms: int) -> bool:
     return True
 
 
-def inhibit(alert: Alert, message: FindingMessage, *, now_ms: int, limits: Limits) -> bool:
-    """Take another rule's finding up as evidence of the same cause; returns whether it told anything new."""
-    known = alert.inhibited.get(message.finding_id)
-    if known is not None and known.count >= message.count:
-        return False
-    alert.inhibited = alert.inhibited | {message.finding_id: message}
-    proof = sorted({*alert.finding.evidence, *message.finding.evidence}, key=lambda one: (one.at_ms, one.kind, one.id))
-    alert.finding = replace(alert.finding, evidence=_ends(proof, limits.evidence))
-    alert.heard_ms = now_ms
-    return True
-
-
 def obey(alert: Alert, command: Command, *, now_ms: int) -> bool:
     """Do what a person decided, once; returns whether it changed anything."""
     if command.id in alert.commands:
@@ -219,7 +209,7 @@ def _outside(alert: Alert) -> tuple[object, ...]:
 
 def _status(alert: Alert, now_ms: int) -> Status:
     count = alert.count
-    if count == 0 or (alert.closed_count is not None and count <= alert.closed_count):
+    if alert.superseded_by or count == 0 or (alert.closed_count is not None and count <= alert.closed_count):
         return "resolved"
     return "acknowledged" if alert.acknowledged_until_ms > now_ms else "open"
 
@@ -268,7 +258,7 @@ def _owe(alert: Alert, owed: Owed) -> None:
 def _worst(one: Finding, other: Finding, evidence: int) -> Finding:
     """The worse of two hits, among equals the earlier (of a state: the later), with the documents that both cite."""
     proof = sorted({*one.evidence, *other.evidence}, key=lambda each: (each.at_ms, each.kind, each.id))
-    return replace(min(one, other, key=_weight), evidence=_ends(proof, evidence))
+    return replace(min(one, other, key=_weight), evidence=ends(proof, evidence))
 
 
 def _weight(finding: Finding) -> tuple[int, int, bytes]:
@@ -276,7 +266,8 @@ def _weight(finding: Finding) -> tuple[int, int, bytes]:
     return -finding.severity.rank, at_ms, encode(replace(finding, evidence=()), order="deterministic")
 
 
-def _ends(proof: list[Evidence], keep: int) -> tuple[Evidence, ...]:
+def ends(proof: list[Evidence], keep: int) -> tuple[Evidence, ...]:
+    """The first and the last of what was proven, as many as are kept."""
     if len(proof) <= keep:
         return tuple(proof)
     return (*proof[: keep // 2], *proof[len(proof) - (keep - keep // 2) :])

@@ -2,9 +2,11 @@
 
 A finding joins the open alert of its fingerprint or opens one. What an alert is, and when somebody is told, is
 alerts.lifecycle's; this step keeps the records, numbers them, and hands the shell what is to be sent. Two partitions
-that report one fingerprint make one alert. A retraction that comes before its finding waits for it.
+that report one fingerprint make one alert. A retraction that comes before its finding waits for it. Of two alerts of
+one cause one stays (alerts.inhibition).
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -60,6 +62,7 @@ class TriageStep:
         self._by_finding: dict[str, bytes] = {}
         self._latest: dict[str, bytes] = {}
         self._sources: dict[inhibition.Place, dict[bytes, None]] = {}
+        self._targets: dict[inhibition.Place, dict[bytes, None]] = {}
         self._due: dict[bytes, int] = {}
         self._owing: dict[bytes, None] = {}
 
@@ -150,21 +153,38 @@ class TriageStep:
 
     def _take_finding(self, message: FindingMessage, now_ms: int, state: State, effects: Effects) -> None:
         alert = self._alert_for(message.finding_id, message.fingerprint, state)
-        if alert is None:
+        if alert is None or alert.superseded_by:
             source = self._source_of(message.finding, now_ms, state)
             if source is not None:
-                if lifecycle.inhibit(source, message, now_ms=now_ms, limits=self._limits):
+                if inhibition.inhibit(source, message, now_ms=now_ms, limits=self._limits):
                     self._settle(source, now_ms, state, effects)
                 return
+        if alert is None:
             alert = self._open(message, now_ms, state)
-        elif not lifecycle.absorb(alert, message, now_ms=now_ms, limits=self._limits):
-            return
+        else:
+            news = lifecycle.absorb(alert, message, now_ms=now_ms, limits=self._limits)
+            if alert.superseded_by:
+                inhibition.revive(alert, now_ms=now_ms)
+            elif not news:
+                return
         early_key = _EARLY + bytes.fromhex(message.finding_id)
         early = state.get(Kind.METER, early_key, Early)
         if early is not None:
             state.forget(Kind.METER, early_key)
             lifecycle.retract(alert, early.message, now_ms=now_ms)
         self._settle(alert, now_ms, state, effects)
+        self._supersede(alert, now_ms, state, effects)
+
+    def _supersede(self, alert: Alert, now_ms: int, state: State, effects: Effects) -> None:
+        """End the alerts that were told before this one and have its cause."""
+        idents = [ident for place in inhibition.source_places(alert.finding) for ident in self._targets.get(place, ())]
+        others = [other for other in (state.get(Kind.ALERT, ident, Alert) for ident in idents) if other is not None]
+        ended = [one for one in others if inhibition.supersedes(alert, one, now_ms=now_ms, limits=self._limits)]
+        for other in ended:
+            inhibition.supersede(other, alert, now_ms=now_ms, limits=self._limits)
+            self._settle(other, now_ms, state, effects)
+        if ended:
+            self._settle(alert, now_ms, state, effects)
 
     def _take_retraction(self, message: FindingResolved, now_ms: int, state: State, effects: Effects) -> None:
         ident = self._by_finding.get(message.finding_id)
@@ -207,8 +227,8 @@ class TriageStep:
 
     def _source_of(self, finding: Finding, now_ms: int, state: State) -> Alert | None:
         """The oldest open alert that tells of this finding's cause already, if one does."""
-        place = inhibition.place(finding)
-        if finding.rule_id not in inhibition.TARGETS or place is None:
+        place = inhibition.target_place(finding)
+        if place is None:
             return None
         found = [state.get(Kind.ALERT, ident, Alert) for ident in self._sources.get(place, ())]
         able = [
@@ -248,14 +268,21 @@ class TriageStep:
         for finding_id in alert.told:
             self._by_finding[finding_id] = ident
         self._latest[alert.fingerprint] = ident
-        place = inhibition.place(alert.finding)
-        if place is not None and alert.finding.rule_id in inhibition.SOURCES:
-            self._sources.setdefault(place, {})[ident] = None
+        for book, place in self._places(alert):
+            book.setdefault(place, {})[ident] = None
         self._due[ident] = lifecycle.due_ms(alert, now_ms=now_ms, limits=self._limits)
         if alert.owed:
             self._owing[ident] = None
         else:
             self._owing.pop(ident, None)
+
+    def _places(self, alert: Alert) -> Iterator[tuple[dict[inhibition.Place, dict[bytes, None]], inhibition.Place]]:
+        """Where the alert is found by what it may inhibit, and by what may inhibit it."""
+        for place in inhibition.source_places(alert.finding):
+            yield self._sources, place
+        target = inhibition.target_place(alert.finding)
+        if target is not None:
+            yield self._targets, target
 
     def _let_go(self, alert: Alert, ident: bytes, now_ms: int, state: State) -> None:
         if alert.owed or alert.doc_indexed != alert.revision:
@@ -265,11 +292,11 @@ class TriageStep:
             self._by_finding.pop(finding_id, None)
         if self._latest.get(alert.fingerprint) == ident:
             del self._latest[alert.fingerprint]
-        place = inhibition.place(alert.finding)
-        if place is not None and ident in self._sources.get(place, ()):
-            del self._sources[place][ident]
-            if not self._sources[place]:
-                del self._sources[place]
+        for book, place in self._places(alert):
+            if ident in book.get(place, ()):
+                del book[place][ident]
+                if not book[place]:
+                    del book[place]
         del self._due[ident]
         state.forget(Kind.ALERT, ident)
         for key in state.idents(Kind.METER):
@@ -320,6 +347,8 @@ def document_of(alert: Alert) -> dict[str, Any]:
 def _decisions(alert: Alert) -> dict[str, str]:
     """Who decided what, until when."""
     decided = {"resolved_by": alert.resolved_by} if alert.status == "resolved" else {}
+    if alert.superseded_by:
+        decided["superseded_by"] = alert.superseded_by
     if alert.inhibited:
         decided["inhibits"] = ", ".join(sorted({one.finding.rule_id for one in alert.inhibited.values()}))
     if alert.acknowledged_by:

@@ -68,12 +68,12 @@ async def test_a_stolen_identity_is_told_once_and_a_late_event_takes_its_alert_b
     assert [unmapped(DocKind.KEK_USE, one) for one in uses] == [[]] * 16
     assert {(one["severity"], one["status"], one["count"]) for one in alerts} == {
         ("critical", "open", 14),
-        ("high", "resolved", 0),
+        ("medium", "resolved", 0),
     }
     assert [(one.kind, one.severity) for one in pager.sent] == [
         ("opened", "critical"),
-        ("opened", "high"),
-        ("resolved", "high"),
+        ("opened", "medium"),
+        ("resolved", "medium"),
         ("worse", "critical"),
     ]
     assert "1 \u2192 14 hits" in pager.sent[-1].subject, "the first hit is told at once, the rest is growth"
