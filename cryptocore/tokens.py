@@ -1,0 +1,353 @@
+"""Tokens of other systems, kept for an owner: stored, used, regenerated, ended; each act with its event.
+
+What it decides: whether a token lives, by the database's time, and that one which ended never comes back. The value is
+an envelope of the owner's DEK whose record names the token, its generation and its expiry (docs/formats.md, "Tokens"),
+so a row whose expiry somebody moved on opens as nothing. SQL is in token_rows.py; ending many in token_endings.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from cryptocore import token_rows
+from cryptocore.audit import Refusal, Subject, no_arrow
+from cryptocore.envelope import Header, Owner
+from cryptocore.errors import AccessDenied, TokenInvalid
+from cryptocore.event_texts import owner_parts
+from cryptocore.events import KeyRef, Operation, Outcome, Reason
+from cryptocore.keys import KeyReason
+from cryptocore.store import StoreConflict, database_ms, outbox_row
+from cryptocore.token_endings import Endings, Purged
+from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
+
+if TYPE_CHECKING:
+    from cryptocore.core import CryptoCore
+
+T = TypeVar("T")
+
+MAX_VALUE: Final = 64 * 1024
+"""Bytes of a token's value."""
+MAX_EXPIRY_MS: Final = 2**47
+LOOK_AGAIN_S: Final = 0.1
+"""After so long between reading a row and opening its value, as when the vault was asked, the row is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the database said of a token, when by its own clock, and when by ours."""
+
+    row: TokenRow | None
+    database_ms: int
+    monotonic: float
+
+
+class TokenVault:
+    """Keeps tokens in the database of the core's keys. Actor and purpose are given with a call, or from context.
+
+    Args:
+        core: encrypts and decrypts; its store must be a database that has the tables of tokens.
+    """
+
+    def __init__(self, core: "CryptoCore") -> None:
+        self._core = core
+        self._parts = core.parts
+        self._endings = Endings(core.parts)
+
+    async def store(
+        self,
+        owner: Owner,
+        token_id: str,
+        value: bytes,
+        *,
+        expires_at_ms: int,
+        actor: str | None = None,
+        purpose: str | None = None,
+        create_missing: bool = False,
+    ) -> TokenInfo:
+        """Keep a new token.
+
+        Args:
+            owner: whose it is.
+            token_id: its name within the owner, 1 to 128 visible ASCII characters; it appears in events.
+            value: up to 64 KiB.
+            expires_at_ms: from then on, by the database's time, it cannot be used; bound into the ciphertext.
+            create_missing: make a key when the owner never had one.
+
+        Raises:
+            InvalidTransition: there is such a token already (`regenerate` replaces it), or its time is over.
+            TokenInvalid: name, value or expiry beyond their limits.
+            CoreError: as `CryptoCore.encrypt`.
+        """
+        subject = self._subject(owner, token_id, actor, purpose)
+        _check(value, expires_at_ms)
+
+        async def work() -> TokenInfo:
+            read = await self._read(owner, token_id)
+            self._check_expiry(read, expires_at_ms)
+            if read.row is not None and read.row.info.ended_ms is None:
+                raise no_arrow("there is such a token; regenerate replaces it")
+            planned = _next(owner, token_id, read, expires_at_ms)
+            row = await self._encrypted(planned, value, subject, create_missing=create_missing)
+            await self._write(Operation.TOKEN_STORE, row, subject)
+            return row.info
+
+        return await self._parts.acts.live(Operation.TOKEN_STORE, subject, work())
+
+    async def use(self, owner: Owner, token_id: str, *, actor: str | None = None, purpose: str | None = None) -> bytes:
+        """Give out the value of a token.
+
+        1. Who acts.
+        2. The token lives, by the database's time.
+        3. Its ciphertext opens under its name, generation and expiry.
+        4. It still lives, however long that took.
+        5. The event is durable; only then the value is handed out.
+
+        Raises:
+            AccessDenied: there is no such token, or it ended, or its time is over.
+            DecryptionFailed: the row is not what was stored, such as one whose expiry was moved on.
+            CoreError: as `CryptoCore.decrypt`.
+        """
+        # 1
+        subject = self._subject(owner, token_id, actor, purpose)
+        await self._core.open()
+        try:
+            # 2
+            read = await self._read(owner, token_id)
+            row = self._living(read)
+            # 3
+            value = await self._core.decrypt(
+                row.ciphertext, owner=owner, record=token_record(row.info), actor=subject.actor, purpose=subject.purpose
+            )
+            # 4
+            if self._parts.clock.monotonic() - read.monotonic >= LOOK_AGAIN_S:
+                read = await self._read(owner, token_id)
+                if self._living(read).info.generation != row.info.generation:
+                    raise _over(row.info, "was regenerated meanwhile")
+            self._living(read)
+        except Refusal as refusal:
+            return await self._parts.relay.refuse(Operation.TOKEN_USE, subject, refusal)
+        # 5
+        about = subject.about(self._key(row.info))
+        await self._parts.audit.record(self._parts.audit.event(Operation.TOKEN_USE, about, outcome=Outcome.SUCCEEDED))
+        return value
+
+    async def regenerate(
+        self,
+        owner: Owner,
+        token_id: str,
+        value: bytes,
+        *,
+        expires_at_ms: int,
+        actor: str | None = None,
+        purpose: str | None = None,
+    ) -> TokenInfo:
+        """Replace a token that lives, or one that expired, by its new value; the DEK is rotated first (policy 6.3b).
+
+        The old ciphertext is erased in the transaction that writes the new one. When the DEK cannot be rotated nothing
+        has changed, and the call can be repeated.
+
+        Raises:
+            InvalidTransition: there is no such token, it was invalidated, or somebody changed it meanwhile.
+            TokenInvalid: value or expiry beyond their limits.
+            CoreError: as `CryptoCore.rotate` and `CryptoCore.encrypt`.
+        """
+        subject = self._subject(owner, token_id, actor, purpose)
+        _check(value, expires_at_ms)
+
+        async def work() -> TokenInfo:
+            read = await self._read(owner, token_id)
+            self._check_expiry(read, expires_at_ms)
+            if read.row is None or read.row.info.ended_as is Ended.INVALIDATED:
+                raise no_arrow("there is no token to regenerate" if read.row is None else "the token was invalidated")
+            reason = KeyReason.TOKEN_REGENERATED
+            await self._core.rotate(owner, reason=reason, actor=subject.actor, purpose=subject.purpose)
+            planned = _next(owner, token_id, read, expires_at_ms)
+            row = await self._encrypted(planned, value, subject, create_missing=False)
+            await self._write(Operation.TOKEN_REGENERATE, row, subject, before=read.row)
+            return row.info
+
+        return await self._parts.acts.live(Operation.TOKEN_REGENERATE, subject, work())
+
+    async def expire(
+        self, owner: Owner, token_id: str, *, actor: str | None = None, purpose: str | None = None
+    ) -> TokenInfo:
+        """End a token whose time is over, or that nobody needs any more; `regenerate` may give it a new value.
+
+        Needs the database only. A token that ended before is left as it is.
+
+        Raises:
+            InvalidTransition: there is no such token.
+            KeyUnavailable: the database does not answer.
+        """
+        subject = self._subject(owner, token_id, actor, purpose)
+        return await self._endings.one(Operation.TOKEN_EXPIRE, owner, subject, reason=KeyReason.SCHEDULED)
+
+    async def invalidate(
+        self,
+        owner: Owner,
+        token_id: str,
+        *,
+        reason: KeyReason = KeyReason.OPERATOR,
+        actor: str | None = None,
+        purpose: str | None = None,
+        note: str | None = None,
+    ) -> TokenInfo:
+        """End a token for good: only `store` gives its name a value again. Errors as `expire`; the database only."""
+        subject = self._subject(owner, token_id, actor, purpose)
+        return await self._endings.one(Operation.TOKEN_INVALIDATE, owner, subject, reason=reason, note=note)
+
+    async def invalidate_all(
+        self,
+        reach: Reach,
+        *,
+        reason: KeyReason,
+        actor: str | None = None,
+        purpose: str | None = None,
+        note: str | None = None,
+    ) -> int:
+        """End every token of a tenant, of an integration, or under a key: for emergencies. The database only.
+
+        Each hundred is one transaction, with an event for each token; repeat the call when it was cut off.
+
+        Returns:
+            How many ended.
+
+        Raises:
+            ConfigurationError: the reach names nothing.
+            KeyUnavailable: the database does not answer; those before have ended.
+        """
+        subject = Subject.of(actor, purpose)
+        return await self._endings.many(reach, subject, reason=reason, note=note)
+
+    async def purge_expired(
+        self, *, dry_run: bool = True, actor: str | None = None, purpose: str | None = None
+    ) -> Purged:
+        """Erase tokens whose time is over by the database's clock (policy 6.4c); by default only list them.
+
+        Raises:
+            KeyUnavailable: the database does not answer; those before have ended.
+        """
+        return await self._endings.purge(Subject.of(actor, purpose), dry_run=dry_run)
+
+    async def tokens(self, reach: Reach | None = None, *, ended: bool = False, limit: int = 1_000) -> list[TokenInfo]:
+        """List tokens, or tombstones with `ended`; no value is read, so there is no event.
+
+        Raises:
+            KeyUnavailable: the database does not answer.
+        """
+        find = token_rows.tombstones if ended else token_rows.live
+        rows = await self._ask(lambda connection: find(connection, reach or Reach(), limit=limit))
+        return [row.info for row in rows]
+
+    # --- behind it -------------------------------------------------------------------------------------------------
+
+    def _subject(self, owner: Owner, token_id: str, actor: str | None, purpose: str | None) -> Subject:
+        if not owner_parts[token_id]:
+            raise TokenInvalid("token_id", "not 1 to 128 visible ASCII characters")
+        return replace(Subject.of(actor, purpose, owner.ref()), token_id=token_id)
+
+    async def _ask(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._parts.keyring.run(self._parts.store.transaction, work)
+        except Refusal as refusal:
+            raise refusal.public() from None
+
+    async def _read(self, owner: Owner, token_id: str) -> _Read:
+        monotonic = self._parts.clock.monotonic()
+
+        def read(connection: Connection) -> _Read:
+            return _Read(token_rows.latest(connection, owner, token_id), database_ms(connection), monotonic)
+
+        return await self._parts.keyring.run(self._parts.store.transaction, read)
+
+    def _now_ms(self, read: _Read) -> int:
+        """Give the database's time now: what it was when asked, and what went by since, rounded up."""
+        return read.database_ms + int((self._parts.clock.monotonic() - read.monotonic) * 1000 + 1)
+
+    def _living(self, read: _Read) -> TokenRow:
+        row = read.row
+        if row is None:
+            raise Refusal(Outcome.DENIED, Reason.UNKNOWN_KEY, AccessDenied, "the owner has no such token")
+        if row.info.ended_as is not None:
+            raise _over(row.info, f"was {row.info.ended_as}")
+        if self._now_ms(read) >= row.info.expires_ms:
+            raise _over(row.info, "is past its expiry")
+        return row
+
+    def _check_expiry(self, read: _Read, expires_at_ms: int) -> None:
+        if expires_at_ms <= self._now_ms(read):
+            raise no_arrow("the time of the token is over already")
+
+    async def _encrypted(self, planned: TokenInfo, value: bytes, subject: Subject, *, create_missing: bool) -> TokenRow:
+        ciphertext = await self._core.encrypt(
+            value,
+            owner=planned.owner,
+            record=token_record(planned),
+            actor=subject.actor,
+            purpose=subject.purpose,
+            create_missing=create_missing,
+        )
+        header = Header.parse(ciphertext)
+        info = replace(planned, key_id=header.key_id.hex(), key_version=header.key_version)
+        return TokenRow(info, ciphertext)
+
+    async def _write(
+        self, operation: Operation, row: TokenRow, subject: Subject, *, before: TokenRow | None = None
+    ) -> None:
+        """Write a generation and its event; the one before ends in the same transaction, if it lives."""
+        reason = Reason.TOKEN_REGENERATED if operation is Operation.TOKEN_REGENERATE else None
+        about = subject.about(self._key(row.info))
+        event = self._parts.audit.event(operation, about, outcome=Outcome.SUCCEEDED, reason=reason)
+        sent = outbox_row(event, self._parts.signer)
+
+        def write(connection: Connection) -> None:
+            now_ms = database_ms(connection)
+            if before is not None and before.info.ended_ms is None:
+                ended = replace(
+                    before.info,
+                    ended_ms=now_ms,
+                    ended_as=Ended.REGENERATED,
+                    ended_by=subject.actor,
+                    ended_reason=Reason.TOKEN_REGENERATED.value,
+                )
+                if not token_rows.erase(connection, before, ended):
+                    raise StoreConflict
+            token_rows.write(connection, row)
+            sent(connection)
+
+        await self._parts.keyring.run(self._parts.store.transaction, write)
+
+    def _key(self, info: TokenInfo) -> KeyRef:
+        entry = self._parts.cache.get(bytes.fromhex(info.key_id), info.key_version)
+        return KeyRef(id=info.key_id, version=info.key_version, kind="dek") if entry is None else entry.key
+
+
+def token_record(info: TokenInfo) -> str:
+    """Name the place of a token's ciphertext; read from the right it is unambiguous, whatever the token's name."""
+    return f"tokens/{info.token_id}/{info.generation}/exp/{info.expires_ms}"
+
+
+def _next(owner: Owner, token_id: str, read: _Read, expires_at_ms: int) -> TokenInfo:
+    return TokenInfo(
+        owner=owner,
+        token_id=token_id,
+        generation=1 if read.row is None else read.row.info.generation + 1,
+        key_id="",
+        key_version=0,
+        stored_ms=read.database_ms,
+        expires_ms=expires_at_ms,
+    )
+
+
+def _over(info: TokenInfo, what: str) -> Refusal:
+    key = KeyRef(id=info.key_id, version=info.key_version, kind="dek")
+    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, f"the token {what}", key=key)
+
+
+def _check(value: bytes, expires_at_ms: int) -> None:
+    if len(value) > MAX_VALUE:
+        raise TokenInvalid("value", f"longer than {MAX_VALUE} bytes")
+    if not 0 < expires_at_ms < MAX_EXPIRY_MS:
+        raise TokenInvalid("expires_at_ms", "not milliseconds since 1970")

@@ -1,0 +1,465 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from cryptocore import testing
+from cryptocore.batch import SealedBatch
+from cryptocore.context import acting
+from cryptocore.core import CryptoCore
+from cryptocore.emitter import Emitter
+from cryptocore.envelope import Owner
+from cryptocore.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DecryptionFailed,
+    InvalidTransition,
+    TokenInvalid,
+)
+from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
+from cryptocore.keys import KeyReason
+from cryptocore.registry import Registry
+from cryptocore.signing import Signer
+from cryptocore.store import KeyStore, database_ms
+from cryptocore.testing import CoreUnderTest
+from cryptocore.token_cleanup import clean_up, token_cleanup
+from cryptocore.token_rows import Ended, Reach
+from cryptocore.tokens import MAX_VALUE, TokenVault
+
+CRM = Owner.tenant("t-88", "crm")
+MAIL = Owner.tenant("t-88", "mail")
+OTHER = Owner.tenant("t-99", "crm")
+PLANTED = b"planted-token-value-8f3c-0123456789abcdef"
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'keys.sqlite'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+async def core(store_url: str) -> AsyncIterator[CoreUnderTest]:
+    async with testing.core(store_url=store_url) as tested:
+        with acting(actor="user:4711", purpose="crm-sync"):
+            yield tested
+
+
+@pytest.fixture
+def vault(core: CoreUnderTest) -> TokenVault:
+    return TokenVault(core)
+
+
+def now_ms(core: CoreUnderTest) -> int:
+    """The database's time: the clock of the test on SQLite, the server's on PostgreSQL."""
+    return core.store.transaction(database_ms)
+
+
+async def kept(
+    core: CoreUnderTest, vault: TokenVault, owner: Owner = CRM, token_id: str = "access", **told: Any
+) -> Any:
+    expires_at_ms = told.pop("expires_at_ms", now_ms(core) + HOUR_MS)
+    return await vault.store(
+        owner, token_id, told.pop("value", PLANTED), expires_at_ms=expires_at_ms, create_missing=True, **told
+    )
+
+
+async def pass_time(core: CoreUnderTest, ms: int) -> None:
+    """Let the database's time go by."""
+    core.clock.advance(ms / 1000)
+    if core.store.transaction(lambda connection: connection.dialect.name) != "sqlite":
+        await asyncio.sleep(ms / 1000)
+
+
+def outbox(core: CoreUnderTest) -> list[AuditEvent]:
+    lines = [decode_line(row.line) for row in core.store.outbox(testing.SERVICE, 10_000) if row.vouched]
+    return [line for line in lines if isinstance(line, AuditEvent)]
+
+
+def told(core: CoreUnderTest, operation: Operation) -> list[AuditEvent]:
+    return [event for event in outbox(core) if event.operation is operation]
+
+
+# --- one token
+
+
+async def test_a_token_comes_back_and_each_act_names_it_in_its_event(core: CoreUnderTest, vault: TokenVault) -> None:
+    info = await kept(core, vault)
+
+    assert await vault.use(CRM, "access") == PLANTED
+    assert (info.generation, info.ended_ms) == (1, None)
+    (stored,) = told(core, Operation.TOKEN_STORE)
+    (used,) = core.events.only(Operation.TOKEN_USE)
+    for event in (stored, used):
+        assert (event.token_id, event.owner, event.outcome) == ("access", CRM.ref(), Outcome.SUCCEEDED)
+        assert event.key is not None
+        assert (event.key.id, event.key.version) == (info.key_id, 1)
+
+
+async def test_the_event_of_a_stored_token_reaches_the_log_through_the_relay(
+    core: CoreUnderTest, vault: TokenVault
+) -> None:
+    await kept(core, vault)
+    await core.relay()
+
+    (event,) = core.events.only(Operation.TOKEN_STORE)
+    assert (event.token_id, event.actor, event.purpose) == ("access", "user:4711", "crm-sync")
+
+
+async def test_a_token_is_not_stored_twice(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+
+    with pytest.raises(InvalidTransition, match="regenerate"):
+        await kept(core, vault, value=b"another")
+    assert await vault.use(CRM, "access") == PLANTED
+    (denied,) = core.events.only(Operation.TOKEN_STORE)
+    assert (denied.outcome, denied.reason, denied.token_id) == (Outcome.DENIED, Reason.KEY_STATE, "access")
+
+
+async def test_tokens_of_owners_do_not_meet(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+
+    with pytest.raises(AccessDenied, match="no such token"):
+        await vault.use(OTHER, "access")
+    (denied,) = core.events.only(Operation.TOKEN_USE)
+    assert (denied.outcome, denied.reason) == (Outcome.DENIED, Reason.UNKNOWN_KEY)
+
+
+async def test_a_token_cannot_be_used_once_its_time_is_over(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault, expires_at_ms=now_ms(core) + 1_000)
+    assert await vault.use(CRM, "access") == PLANTED
+    await pass_time(core, 1_100)
+
+    with pytest.raises(AccessDenied, match="past its expiry"):
+        await vault.use(CRM, "access")
+    assert core.events.only(Operation.TOKEN_USE)[-1].reason is Reason.KEY_STATE
+
+
+async def test_a_token_whose_time_is_over_is_not_stored(core: CoreUnderTest, vault: TokenVault) -> None:
+    with pytest.raises(InvalidTransition, match="over already"):
+        await kept(core, vault, expires_at_ms=now_ms(core))
+    assert await vault.tokens() == []
+
+
+@pytest.mark.parametrize(
+    ("token_id", "value", "expires_at_ms"),
+    [
+        ("", b"", 2**46),
+        ("a b", b"", 2**46),
+        ("t" * 129, b"", 2**46),
+        ("t", bytes(MAX_VALUE + 1), 2**46),
+        ("t", b"", 2**47),
+    ],
+)
+async def test_what_is_beyond_the_limits_is_refused(
+    vault: TokenVault, token_id: str, value: bytes, expires_at_ms: int
+) -> None:
+    with pytest.raises(TokenInvalid):
+        await vault.store(CRM, token_id, value, expires_at_ms=expires_at_ms)
+
+
+async def test_the_largest_token_with_the_longest_name_comes_back(core: CoreUnderTest, vault: TokenVault) -> None:
+    value = bytes(range(256)) * (MAX_VALUE // 256)
+    await kept(core, vault, token_id="/" * 128, value=value)
+
+    assert await vault.use(CRM, "/" * 128) == value
+
+
+# --- the database is not trusted
+
+
+async def _as_owner_of_the_database(store_url: str, *statements: str) -> None:
+    engine = create_engine(store_url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+async def test_a_row_whose_expiry_was_moved_on_does_not_open(
+    core: CoreUnderTest, vault: TokenVault, store_url: str
+) -> None:
+    await kept(core, vault)
+    drop = "DROP TRIGGER token_name" + ("" if store_url.startswith("sqlite") else " ON token")
+    await _as_owner_of_the_database(
+        store_url,
+        drop.replace("DROP TRIGGER", "DROP TRIGGER IF EXISTS"),
+        "UPDATE token SET expires_ms = expires_ms + 1",
+    )
+
+    with pytest.raises(DecryptionFailed):
+        await vault.use(CRM, "access")
+    assert core.events.only(Operation.TOKEN_USE) == []
+    assert core.events.only(Operation.DECRYPT)[-1].reason is Reason.BAD_TAG
+
+
+async def test_the_ciphertext_of_an_earlier_generation_does_not_open_as_a_later_one(
+    core: CoreUnderTest, vault: TokenVault, store_url: str
+) -> None:
+    expires_at_ms = now_ms(core) + HOUR_MS
+    await kept(core, vault, expires_at_ms=expires_at_ms)
+    engine = create_engine(store_url)
+    with engine.begin() as connection:
+        old = connection.execute(text("SELECT ciphertext, key_version FROM token")).one()
+    await vault.regenerate(CRM, "access", b"new", expires_at_ms=expires_at_ms)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE token SET ciphertext = :ciphertext, key_version = :number WHERE generation = 2"),
+            {"ciphertext": bytes(old.ciphertext), "number": old.key_version},
+        )
+    engine.dispose()
+
+    with pytest.raises(DecryptionFailed):
+        await vault.use(CRM, "access")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE token SET ended_ms = NULL, ended_as = NULL, ciphertext = 'x' WHERE ended_ms IS NOT NULL",
+        "UPDATE token SET expires_ms = expires_ms + 1",
+        "UPDATE token SET ciphertext = NULL WHERE ended_ms IS NULL",
+        "DELETE FROM token",
+    ],
+)
+async def test_the_tables_refuse_what_must_not_happen(
+    core: CoreUnderTest, vault: TokenVault, store_url: str, statement: str
+) -> None:
+    await kept(core, vault)
+    await kept(core, vault, token_id="refresh")
+    await vault.invalidate(CRM, "access")
+
+    with pytest.raises(Exception, match="token"):
+        await _as_owner_of_the_database(store_url, statement)
+
+
+# --- regenerate
+
+
+async def test_regenerating_rotates_the_dek_and_erases_the_old_value(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+
+    info = await vault.regenerate(CRM, "access", b"new value", expires_at_ms=now_ms(core) + HOUR_MS)
+
+    assert (info.generation, info.key_version) == (2, 2)
+    assert await vault.use(CRM, "access") == b"new value"
+    (old,) = await vault.tokens(ended=True)
+    assert (old.generation, old.ended_as, old.ended_by) == (1, Ended.REGENERATED, "user:4711")
+    (event,) = told(core, Operation.TOKEN_REGENERATE)
+    assert event.reason is Reason.TOKEN_REGENERATED
+    rotated = told(core, Operation.ROTATE)
+    assert [one.reason for one in rotated] == [Reason.TOKEN_REGENERATED]
+
+
+async def test_an_expired_token_can_be_regenerated_and_an_invalidated_one_cannot(
+    core: CoreUnderTest, vault: TokenVault
+) -> None:
+    await kept(core, vault)
+    await vault.expire(CRM, "access")
+    again = await vault.regenerate(CRM, "access", b"second", expires_at_ms=now_ms(core) + HOUR_MS)
+    await vault.invalidate(CRM, "access", reason=KeyReason.COMPROMISE_SUSPECTED)
+
+    assert again.generation == 2
+    with pytest.raises(InvalidTransition, match="was invalidated"):
+        await vault.regenerate(CRM, "access", b"third", expires_at_ms=now_ms(core) + HOUR_MS)
+    stored = await kept(core, vault, value=b"a new start")
+    assert stored.generation == 3
+    assert await vault.use(CRM, "access") == b"a new start"
+
+
+async def test_invalidating_an_expired_token_holds_against_regenerate(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+    await vault.expire(CRM, "access")
+
+    info = await vault.invalidate(CRM, "access")
+
+    assert (info.generation, info.ended_as) == (2, Ended.INVALIDATED)
+    with pytest.raises(InvalidTransition):
+        await vault.regenerate(CRM, "access", b"second", expires_at_ms=now_ms(core) + HOUR_MS)
+    assert len(told(core, Operation.TOKEN_INVALIDATE)) == 1
+
+
+async def test_ending_a_token_twice_tells_of_it_once(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+    first = await vault.invalidate(CRM, "access")
+    again = await vault.invalidate(CRM, "access")
+    expired = await vault.expire(CRM, "access")
+
+    assert first == again == expired
+    assert len(told(core, Operation.TOKEN_INVALIDATE)) == 1
+    assert told(core, Operation.TOKEN_EXPIRE) == []
+
+
+async def test_ending_a_token_that_never_was_is_refused_and_recorded(core: CoreUnderTest, vault: TokenVault) -> None:
+    with pytest.raises(InvalidTransition, match="no such token"):
+        await vault.invalidate(CRM, "access")
+    (event,) = told(core, Operation.TOKEN_INVALIDATE)
+    assert (event.outcome, event.token_id) == (Outcome.DENIED, "access")
+
+
+async def test_racing_regenerate_use_and_invalidate_never_bring_a_token_back(
+    core: CoreUnderTest, vault: TokenVault
+) -> None:
+    for number in range(6):
+        name = f"raced-{number}"
+        await kept(core, vault, token_id=name)
+        expires_at_ms = now_ms(core) + HOUR_MS
+        racing = [
+            vault.regenerate(CRM, name, b"one", expires_at_ms=expires_at_ms),
+            vault.use(CRM, name),
+            vault.invalidate(CRM, name),
+            vault.regenerate(CRM, name, b"two", expires_at_ms=expires_at_ms),
+            vault.use(CRM, name),
+        ]
+        await asyncio.gather(*racing[number % 5 :], *racing[: number % 5], return_exceptions=True)
+
+        with pytest.raises(AccessDenied, match="was invalidated"):
+            await vault.use(CRM, name)
+        assert await vault.tokens(Reach(owner=CRM, token_id=name)) == []
+
+
+# --- many tokens
+
+
+@pytest.mark.parametrize(
+    ("reach", "left"),
+    [
+        (Reach(tenant_id="t-88"), {(OTHER, "access")}),
+        (Reach(integration_id="crm"), {(MAIL, "access")}),
+        (Reach(tenant_id="t-88", integration_id="mail"), {(CRM, "access"), (CRM, "refresh"), (OTHER, "access")}),
+    ],
+)
+async def test_an_emergency_ends_all_that_it_reaches_and_nothing_else(
+    core: CoreUnderTest, vault: TokenVault, reach: Reach, left: set[tuple[Owner, str]]
+) -> None:
+    for owner, name in ((CRM, "access"), (CRM, "refresh"), (MAIL, "access"), (OTHER, "access")):
+        await kept(core, vault, owner, name)
+
+    ended = await vault.invalidate_all(reach, reason=KeyReason.COMPROMISE_SUSPECTED)
+
+    assert {(token.owner, token.token_id) for token in await vault.tokens()} == left
+    events = told(core, Operation.TOKEN_INVALIDATE)
+    assert len(events) == ended == 4 - len(left)
+    assert {event.reason for event in events} == {Reason.COMPROMISE_SUSPECTED}
+
+
+async def test_an_emergency_can_name_a_key(core: CoreUnderTest, vault: TokenVault) -> None:
+    info = await kept(core, vault)
+    await kept(core, vault, MAIL)
+
+    assert await vault.invalidate_all(Reach(key_id=bytes.fromhex(info.key_id)), reason=KeyReason.OPERATOR) == 1
+    assert [token.owner for token in await vault.tokens()] == [MAIL]
+
+
+async def test_an_emergency_that_names_nothing_ends_nothing(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+
+    with pytest.raises(ConfigurationError):
+        await vault.invalidate_all(Reach(), reason=KeyReason.OPERATOR)
+    assert len(await vault.tokens()) == 1
+
+
+async def test_invalidation_needs_the_database_only(store_url: str) -> None:
+    """Vault, log and spool are away: a process that never opened acts all the same."""
+    async with testing.core(store_url=store_url) as living:
+        with acting("user:1", "setup"):
+            await kept(living, TokenVault(living))
+        registry, signer = living.registry, living.parts.signer
+    core = _cut_off(store_url, registry, signer)
+
+    with acting("user:1001", "emergency"):
+        assert (
+            await TokenVault(core).invalidate_all(Reach(tenant_id="t-88"), reason=KeyReason.COMPROMISE_SUSPECTED) == 1
+        )
+        with pytest.raises(InvalidTransition):
+            await TokenVault(core).invalidate(CRM, "unknown")
+    rows = core.parts.store.outbox(testing.SERVICE, 100)
+    acts = [decode_line(row.line) for row in rows if row.vouched]
+    assert [
+        act.outcome for act in acts if isinstance(act, AuditEvent) and act.operation is Operation.TOKEN_INVALIDATE
+    ] == [
+        Outcome.SUCCEEDED,
+        Outcome.DENIED,
+    ]
+    core.parts.store.close()
+
+
+# --- purge
+
+
+async def test_a_purge_lists_first_and_erases_when_told(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault, expires_at_ms=now_ms(core) + 1_000)
+    await kept(core, vault, token_id="refresh")
+    await pass_time(core, 1_100)
+
+    found = await vault.purge_expired()
+    assert [token.token_id for token in found.tokens] == ["access"]
+    assert told(core, Operation.TOKEN_EXPIRE) == []
+    done = await vault.purge_expired(dry_run=False)
+
+    assert [(token.token_id, token.ended_as) for token in done.tokens] == [("access", Ended.EXPIRED)]
+    assert [token.token_id for token in await vault.tokens()] == ["refresh"]
+    (event,) = told(core, Operation.TOKEN_EXPIRE)
+    assert event.reason is Reason.SCHEDULED
+    assert (await vault.purge_expired(dry_run=False)).tokens == ()
+
+
+async def test_of_all_processes_one_cleans_up_in_a_period(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault, expires_at_ms=now_ms(core) + 1_000)
+    await pass_time(core, 1_100)
+
+    first, second = await asyncio.gather(clean_up(core, 3600), clean_up(core, 3600))
+
+    assert {first, second} == {1, None}
+    (event,) = told(core, Operation.TOKEN_EXPIRE)
+    assert event.actor == "process:token-cleanup"
+
+
+async def test_the_scheduled_clean_up_goes_on_until_it_is_cancelled(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault, expires_at_ms=now_ms(core) + 1_000)
+    await pass_time(core, 1_100)
+
+    task = asyncio.create_task(token_cleanup(core, 0.05))
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if not await vault.tokens():
+            break
+    task.cancel()
+
+    assert await vault.tokens() == []
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def _cut_off(store_url: str, registry: Registry, signer: Signer) -> CryptoCore:
+    """Make a core that reaches its database and nothing else."""
+
+    class Away:
+        async def send(self, partition: int, batch: SealedBatch) -> None:
+            raise ConnectionError
+
+        async def close(self) -> None: ...
+
+    emitter = Emitter(
+        spool_dir=Path("/proc/no/such/folder"),
+        signer=signer,
+        deployment=registry.deployment,
+        service=testing.SERVICE,
+        transport=Away(),
+        partitions=2,
+    )
+    return CryptoCore(
+        service=testing.SERVICE,
+        deployment=registry.deployment,
+        registry=registry,
+        store=KeyStore(store_url, registry=registry, clock=testing.ManualClock()),
+        wrappers={},
+        kek_alias=testing.ALIAS,
+        emitter=emitter,
+        key_signer=signer,
+    )
