@@ -14,7 +14,8 @@ from typing import Final
 from zlib import crc32
 
 from cryptocore.errors import BatchRejected, EventInvalid
-from cryptocore.events import AuditEvent, Line, decode_lines
+from cryptocore.events import AuditEvent, Line, decode_line
+from cryptocore.plain_uses import PlainUse, ReadLine, read_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import SEALED_BATCH, SIGNATURE_SIZE, SignatureInvalid, Signer, verify
 
@@ -141,14 +142,20 @@ class SealedBatch:
 
 @dataclass(frozen=True, slots=True)
 class OpenedBatch:
-    """A batch whose seal held, with its lines decoded."""
+    """A batch whose seal held, with its lines read: plain uses as such, all others decoded."""
 
     seal: Seal
     digest: bytes
     signer: RegisteredSigner
-    lines: list[Line] = field(repr=False)
+    read: list[ReadLine] = field(repr=False)
     raw_lines: list[bytes] = field(repr=False)
     suspect: bool
+
+    @property
+    def lines(self) -> list[Line]:
+        """Decode every line, for who reads few batches."""
+        both = zip(self.read, self.raw_lines, strict=True)
+        return [decode_line(raw) if isinstance(line, PlainUse) else line for line, raw in both]
 
 
 def seal_batch(
@@ -252,24 +259,25 @@ def open_batch(
     if batch.value.count(b"\n") != seal.count:
         raise BatchRejected("seal_invalid", "seal.count", "not the number of lines")
     try:
-        lines, raw_lines = decode_lines(batch.value)
+        read, raw_lines = read_lines(batch.value, signer.source)
     except EventInvalid as err:
         raise BatchRejected("rejected", err.field, err.problem) from err
     # 8
-    _check_source(lines, signer.source)
+    _check_source(read, signer.source)
     return OpenedBatch(
         seal=seal,
         digest=sha256(batch.seal).digest(),
         signer=signer,
-        lines=lines,
+        read=read,
         raw_lines=raw_lines,
         suspect=signer.suspect(append_ms),
     )
 
 
-def _check_source(lines: Iterable[Line], source: str) -> None:
+def _check_source(lines: Iterable[ReadLine], source: str) -> None:
+    """Compare the services; a plain use was read as one of this source."""
     for number, line in enumerate(lines, 1):
-        if line.service != source:
+        if not isinstance(line, PlainUse) and line.service != source:
             raise BatchRejected("source_mismatch", f"line {number}: service", f"the signer speaks for {source}")
 
 

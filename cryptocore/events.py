@@ -48,6 +48,7 @@ __all__ = [
     "Reason",
     "Tally",
     "VaultAttempt",
+    "as_written",
     "decode_line",
     "decode_lines",
     "encode_line",
@@ -73,9 +74,14 @@ def encode_line(line: Line) -> bytes:
     Raises:
         EventInvalid: a receiver would refuse the line; nothing is written that `decode_line` does not read.
     """
-    raw = _HEAD + _encoder.encode(line)[len(_TAG) :]
+    raw = as_written(line)
     decode_line(raw)
     return raw
+
+
+def as_written(line: Line) -> bytes:
+    """Write a line that was decoded: when these are the bytes it came as, it holds nothing that only bytes show."""
+    return _HEAD + _encoder.encode(line)[len(_TAG) :]
 
 
 def decode_line(raw: bytes) -> Line:
@@ -139,7 +145,7 @@ def _decode(raw: bytes, place: str) -> Line:
         raise EventInvalid(f"{place}{field}", problem) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise EventInvalid(f"{place}line", "not JSON in UTF-8") from None
-    if _HEAD + _encoder.encode(line)[len(_TAG) :] != raw:
+    if as_written(line) != raw:
         _check_members(raw, place)
     return line
 

@@ -26,11 +26,18 @@ _OPERATIONS: Final = tuple(Operation)
 _OUTCOMES: Final = tuple(Outcome)
 _OPERATION_CODE: Final = {operation: code for code, operation in enumerate(_OPERATIONS)}
 _OUTCOME_CODE: Final = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
-_COUNTED: Final = {(act, end): f"{act}/{end}" for act in _OPERATIONS for end in _OUTCOMES}
+COUNTED: Final = {(act, end): f"{act}/{end}" for act in _OPERATIONS for end in _OUTCOMES}
+"""Under which name uses are counted."""
 _REASONS: Final = (None, *Reason)
 _REASON_CODE: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _FAILED: Final = frozenset({Outcome.DENIED, Outcome.FAILED})
 _USE: Final = Layout(">Q16sBBBQI")
+PACKED_ACT: Final = slice(24, 27)
+"""Where a packed use says what was done and how it ended."""
+PACKED_KEY: Final = slice(27, 39)
+"""Where it says which revision and version of the key."""
+PACKED_WHO: Final = slice(39, None)
+"""Where it says by whom, for what and through which service."""
 
 
 class LifeCycle(StrEnum):
@@ -142,7 +149,7 @@ class KeyHistory(Struct, array_like=True):
         return fresh
 
     def count(self, operation: Operation, outcome: Outcome) -> None:
-        name = _COUNTED[operation, outcome]
+        name = COUNTED[operation, outcome]
         counts = self.counts
         if name in counts:
             counts[name] += 1

@@ -13,15 +13,18 @@ from alerts.system import system_finding
 from alerts.thresholds import SECOND_MS, Limits
 from cryptocore.batch import SEAL_HEADER, OpenedBatch, SealedBatch, open_batch
 from cryptocore.errors import BatchRejected
-from cryptocore.events import AuditEvent
+from cryptocore.events import AuditEvent, Line, decode_line
+from cryptocore.plain_uses import PlainUse
 from cryptocore.registry import Registry, Role
 from streams import rejected, sources
 from streams.chains import FORGET_MS, Chain, Sealed, Taken, Verdict, expire, next_due_ms, shrink, take
 from streams.findings import FindingBook
 from streams.index import documents
+from streams.index.documents import BatchFragment
 from streams.index.port import Document
 from streams.key_trail import Batch, KeyTrail
 from streams.messages import KEY_EVENTS, SOURCES, Effects, Message
+from streams.plain_trail import take_plain
 from streams.refusals import Meter, Reason, Refusals, Turn
 from streams.state import Kind, State
 
@@ -209,29 +212,44 @@ class KeysStep:
     # 4
 
     def _take_lines(self, turn: Turn, opened: OpenedBatch, batch: Batch) -> None:
+        """Take the lines in their order; runs of plain uses go the short way."""
         fragment = documents.batch_fragment(opened.seal, opened.digest, batch.append_ms, opened.suspect)
-        event_document, take_event, append = documents.event_document, self._trail.take, turn.effects.documents.append
         meter, out_of_range = turn.meter, ""
-        for line, raw in zip(opened.lines, opened.raw_lines, strict=True):
-            if isinstance(line, AuditEvent):
-                if not take_event(line, raw, batch):
-                    meter.repeats += 1
-                    continue
-                meter.events += 1
-                document = event_document(line, raw, batch=fragment)
-            else:
-                meter.control += 1
-                self._forward(turn, opened, batch, raw)
-                document = documents.control_document(line, raw, batch=fragment)
-            append(document)
-            if document.day_ms == documents.OUT_OF_RANGE:
-                out_of_range = out_of_range or line.id
+        place, end = 0, len(opened.read)
+        while True:
+            start, place = place, take_plain(opened, place, batch, fragment, self._limits)
+            meter.events += place - start
+            if place == end:
+                break
+            raw, read = opened.raw_lines[place], opened.read[place]
+            line = decode_line(raw) if isinstance(read, PlainUse) else read
+            place += 1
+            document = self._take_line(turn, opened, batch, fragment, line, raw)
+            if document is not None:
+                turn.effects.documents.append(document)
+                if document.day_ms == documents.OUT_OF_RANGE:
+                    out_of_range = out_of_range or line.id
         if out_of_range:
             self._report(turn, batch, "out_of_range", "an event is dated outside the days that are kept", out_of_range)
         if batch.clock_untrusted:
             self._report(turn, batch, "clock_untrusted", batch.clock_untrusted)
         if batch.suspect:
             self._report(turn, batch, "signer_compromised", "a batch is signed with a key marked as compromised")
+
+    def _take_line(  # noqa: PLR0917 - what belongs to the line is said by the batch
+        self, turn: Turn, opened: OpenedBatch, batch: Batch, fragment: BatchFragment, line: Line, raw: bytes
+    ) -> Document | None:
+        """Take one line; returns its document unless it is a repeat."""
+        meter = turn.meter
+        if not isinstance(line, AuditEvent):
+            meter.control += 1
+            self._forward(turn, opened, batch, raw)
+            return documents.control_document(line, raw, batch=fragment)
+        if not self._trail.take(line, raw, batch):
+            meter.repeats += 1
+            return None
+        meter.events += 1
+        return documents.event_document(line, raw, batch=fragment)
 
     def _report(self, turn: Turn, batch: Batch, finding: str, summary: str, event_id: str = "") -> None:
         """Report something about a source; one fingerprint for all its instances."""

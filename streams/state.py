@@ -4,6 +4,7 @@ Keys are a kind byte and an id; values are 0x01 and JSON (design: state topic). 
 step declares; `get` hands out the live object, and only `put` marks it changed.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import TypeVar, cast
 
@@ -36,82 +37,120 @@ class Kind(IntEnum):
     ADDRESS = 0x0D
 
 
+class Records:
+    """The records of one kind, by id: as bytes, decoded, and those changed since the last cut.
+
+    A step that touches a record for each of many events may use `live` and `changed` themselves, for a record that it
+    found in `live` or got by `get`.
+    """
+
+    __slots__ = ("changed", "live", "stored")
+
+    def __init__(self) -> None:
+        self.stored: dict[bytes, bytes] = {}
+        self.live: dict[bytes, msgspec.Struct] = {}
+        self.changed: dict[bytes, None] = {}
+
+    def get(self, ident: bytes, record_type: type[R]) -> R | None:
+        """Return the record, or None; the same object as long as it is kept decoded."""
+        live = self.live.get(ident)
+        if live is not None:
+            return cast("R", live)
+        raw = self.stored.get(ident)
+        if raw is None:
+            return None
+        record = msgspec.json.decode(memoryview(raw)[1:], type=record_type)
+        self.live[ident] = record
+        return record
+
+    def put(self, ident: bytes, record: msgspec.Struct) -> None:
+        """Keep the record and mark it changed."""
+        self.live[ident] = record
+        self.changed[ident] = None
+        self.stored.setdefault(ident, b"")
+
+    def forget(self, ident: bytes) -> None:
+        """Drop the record; the next cut writes a tombstone."""
+        self.live.pop(ident, None)
+        if self.stored.pop(ident, None) is not None:
+            self.changed[ident] = None
+
+    def cut(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Encode what changed since the last cut; None where the record was dropped."""
+        live, stored = self.live, self.stored
+        for ident in self.changed:
+            record = live.get(ident)
+            if record is None:
+                yield ident, None
+            else:
+                raw = stored[ident] = _VERSION + _encode(record)
+                yield ident, raw
+        self.changed.clear()
+
+
 class State:
     """All records of one input partition."""
 
     def __init__(self) -> None:
-        self._stored: dict[Kind, dict[bytes, bytes]] = {kind: {} for kind in Kind}
-        self._live: dict[tuple[Kind, bytes], msgspec.Struct] = {}
-        self._changed: dict[tuple[Kind, bytes], None] = {}
+        self._records: dict[Kind, Records] = {kind: Records() for kind in Kind}
+
+    def records(self, kind: Kind) -> Records:
+        """All records of a kind, for who touches many."""
+        return self._records[kind]
 
     def get(self, kind: Kind, ident: bytes, record_type: type[R]) -> R | None:
         """Return the record, or None; the same object as long as it is kept decoded."""
-        live = self._live.get((kind, ident))
-        if live is not None:
-            return cast("R", live)
-        raw = self._stored[kind].get(ident)
-        if raw is None:
-            return None
-        record = msgspec.json.decode(memoryview(raw)[1:], type=record_type)
-        self._live[kind, ident] = record
-        return record
+        return self._records[kind].get(ident, record_type)
 
     def put(self, kind: Kind, ident: bytes, record: msgspec.Struct) -> None:
         """Keep the record and mark it changed."""
-        key = (kind, ident)
-        self._live[key] = record
-        self._changed[key] = None
-        self._stored[kind].setdefault(ident, b"")
+        self._records[kind].put(ident, record)
 
     def forget(self, kind: Kind, ident: bytes) -> None:
         """Drop the record; the next cut writes a tombstone."""
-        self._live.pop((kind, ident), None)
-        if self._stored[kind].pop(ident, None) is not None:
-            self._changed[kind, ident] = None
+        self._records[kind].forget(ident)
 
     def idents(self, kind: Kind) -> list[bytes]:
         """Ids of all records of a kind, in the order they came."""
-        return list(self._stored[kind])
+        return list(self._records[kind].stored)
 
     def count(self, kind: Kind) -> int:
-        return len(self._stored[kind])
+        return len(self._records[kind].stored)
 
     @property
     def changed(self) -> bool:
-        return bool(self._changed)
+        return any(records.changed for records in self._records.values())
 
     @property
     def pending(self) -> int:
         """How many records the next cut will write."""
-        return len(self._changed)
+        return sum(len(records.changed) for records in self._records.values())
 
     def cut(self) -> list[tuple[bytes, bytes | None]]:
         """Encode what changed since the last cut (None = tombstone); many decoded objects are let go."""
-        changes: list[tuple[bytes, bytes | None]] = []
-        for kind, ident in self._changed:
-            record = self._live.get((kind, ident))
-            raw = None if record is None else _VERSION + _encode(record)
-            if raw is not None:
-                self._stored[kind][ident] = raw
-            changes.append((bytes((kind,)) + ident, raw))
-        self._changed.clear()
-        if len(self._live) > MAX_LIVE:
-            self._live.clear()
+        changes = [
+            (bytes((kind,)) + ident, raw) for kind, records in self._records.items() for ident, raw in records.cut()
+        ]
+        if sum(len(records.live) for records in self._records.values()) > MAX_LIVE:
+            for records in self._records.values():
+                records.live.clear()
         return changes
 
     def load(self, key: bytes, value: bytes | None) -> None:
         """Take one record of the state log, in log order."""
         kind, ident = Kind(key[0]), key[1:]
         if value is None:
-            self._stored[kind].pop(ident, None)
+            self._records[kind].stored.pop(ident, None)
         elif value[:1] != _VERSION:
             raise ValueError(f"state record {key.hex()}: unknown version {value[:1].hex()}")
         else:
-            self._stored[kind][ident] = value
+            self._records[kind].stored[ident] = value
 
     def dump(self) -> dict[bytes, bytes]:
         """Every record as it would be read back: for comparing two runs."""
-        out = {bytes((kind,)) + ident: raw for kind, kept in self._stored.items() for ident, raw in kept.items()}
-        for (kind, ident), record in self._live.items():
-            out[bytes((kind,)) + ident] = _VERSION + _encode(record)
+        out: dict[bytes, bytes] = {}
+        for kind, records in self._records.items():
+            first = bytes((kind,))
+            out |= {first + ident: raw for ident, raw in records.stored.items()}
+            out |= {first + ident: _VERSION + _encode(record) for ident, record in records.live.items()}
         return out

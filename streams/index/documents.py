@@ -76,6 +76,7 @@ class _Use(Struct, omit_defaults=True, gc=False):
     kek: KekRef | None = None
     intent_id: str | None = None
     claimed_key_id: str | None = None
+    token_id: str | None = None
     out_of_range: bool = False
 
 
@@ -127,10 +128,18 @@ def event_document(event: AuditEvent, raw: bytes, *, batch: BatchFragment) -> Do
     """Build the document of one audit event; `raw` is its line without the newline."""
     timestamp = event.occurred_at
     believed = batch.earliest <= timestamp <= batch.latest
+    head = event_head(event, timestamp if believed else batch.appended_at, out_of_range=not believed)
+    return Document(
+        DocKind.EVENT, event.id, head + batch.body + raw + b"}}", _day_of(timestamp) if believed else OUT_OF_RANGE
+    )
+
+
+def event_head(event: AuditEvent, timestamp: str, *, out_of_range: bool = False) -> bytes:
+    """Write what the document of an event begins with: all its own fields, up to what the batch shares."""
     owner = event.owner
     outcome = event.outcome
     document = _EventDocument(
-        timestamp if believed else batch.appended_at,
+        timestamp,
         _Event(event.id, event.operation, None if outcome is None else _ECS_OUTCOME[outcome]),
         _Named(event.service),
         _Identified(event.actor),
@@ -149,11 +158,11 @@ def event_document(event: AuditEvent, raw: bytes, *, batch: BatchFragment) -> Do
             event.kek,
             event.intent_id,
             event.claimed_key_id,
-            not believed,
+            event.token_id,
+            out_of_range,
         ),
     )
-    body = _encode(document)[:-2] + batch.body + raw + b"}}"
-    return Document(DocKind.EVENT, event.id, body, _day_of(timestamp) if believed else OUT_OF_RANGE)
+    return _encode(document)[:-2]
 
 
 def control_document(control: ChainOpen | Heartbeat | ChainClose, raw: bytes, *, batch: BatchFragment) -> Document:
