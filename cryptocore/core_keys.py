@@ -33,6 +33,10 @@ class KeyCare:
 
     parts: Parts
 
+    async def open(self) -> None:
+        """Open what acts need, unless it is open; CryptoCore says how."""
+        raise NotImplementedError
+
     async def create_key(
         self,
         owner: Owner,
