@@ -5,8 +5,10 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from alerts.model import FindingMessage, FindingResolved, KekUse
+from alerts.examples import vault_access
+from alerts.model import AccessOutcome, FindingMessage, FindingResolved, KekUse, Principal, PrincipalKind
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import KeyRef, OwnerRef, VaultAttempt
@@ -116,6 +118,33 @@ def use(name: str, /, at_ms: int = T0 + 20, *, correlation: str | None = None, *
         "append_ms": at_ms,
     }
     return Use(**(values | changes))
+
+
+def act(name: str, /, operation: str, at_ms: int = T0 + 20, *, correlation: str | None = None, **changes: Any) -> Use:
+    """The record of an administrative act by billing's identity, as the vault agent sends it on."""
+    own = {name: changes.pop(name) for name in ("version", "outcome", "principal_id", "name") if name in changes}
+    shared = use(name, at_ms, operation=operation, correlation=correlation, **({"version": None} | own))
+    record = vault_access(
+        operation,
+        AccessOutcome(shared.outcome),
+        access_id=shared.access_id,
+        time=f"{rfc3339_ms(at_ms)[:-1]}0Z",
+        time_us=shared.time_us,
+        vault=shared.vault,
+        object_name=shared.name,
+        object_version=shared.version,
+        principal=Principal(shared.principal_id, PrincipalKind.WORKLOAD),
+        correlation_id=correlation,
+        **changes,
+    )
+    return replace(shared, act=record)
+
+
+def kek_act(operation: str, name: str, at_ms: int = T0, *, phase: str = "outcome", **changes: Any) -> Claim:
+    """What billing says of an act on the KEK: the outcome, or the intent."""
+    about = {"operation": operation, "version": None, "owner": None, "actor": "user:1009", "purpose": "rotation"}
+    made = outcome if phase == "outcome" else intent
+    return made(name, at_ms, **(about | changes))
 
 
 def progress(passed_ms: int, *, instance: str = "01" * 16, state: Any = "live", source: str = "billing") -> Progress:
