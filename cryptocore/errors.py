@@ -22,6 +22,7 @@
         ├── BatchRejected       `.finding` is the name under which the monitor reports it
         ├── TokenInvalid        a token's name, value or expiry is beyond its limits
         ├── RegistryInvalid
+        ├── TermsInvalid
         └── PurposesInvalid
 
 Errors raised near key material are raised `from None` (formats.md, "Secrets do not leak through errors").
@@ -121,6 +122,10 @@ class TokenInvalid(FormatError):
 
 class RegistryInvalid(FormatError):
     """The signer registry file cannot be used."""
+
+
+class TermsInvalid(FormatError):
+    """The file of cryptoperiods and due dates cannot be used."""
 
 
 class PurposesInvalid(FormatError):

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from cryptocore.acts import Acts
-from cryptocore.audit import Audit
+from cryptocore.audit import Audit, Refusal
 from cryptocore.cache import KeyCache
 from cryptocore.clock import Clock
 from cryptocore.keyring import Keyring
@@ -15,6 +18,8 @@ from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +51,15 @@ class Parts:
     kek_alias: str
     clock: Clock
     ids: Callable[[int], bytes]
+
+    async def ask(self, work: Callable[[Connection], T]) -> T:
+        """Do work in one transaction of the key store's database.
+
+        Raises:
+            StoreConflict: a rule of the tables refused it.
+            KeyUnavailable: the database does not answer, or what it gives is not to be believed.
+        """
+        try:
+            return await self.keyring.run(self.store.transaction, work)
+        except Refusal as refusal:
+            raise refusal.public() from None

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptocore import token_rows
-from cryptocore.audit import Refusal
 from cryptocore.context import acting
 from cryptocore.errors import Failed
 from cryptocore.store import database_ms
@@ -55,11 +54,7 @@ async def clean_up(core: "CryptoCore", every_s: float) -> int | None:
     """
     parts = core.parts
     taken = partial(_taken, every_ms=int(every_s * 1000 * (1 - JITTER)))
-    try:
-        ours = await parts.keyring.run(parts.store.transaction, taken)
-    except Refusal as refusal:
-        raise refusal.public() from None
-    if not ours:
+    if not await parts.ask(taken):
         return None
     with acting(_ACTOR, _PURPOSE):
         return len((await TokenVault(core).purge_expired(dry_run=False)).tokens)

@@ -8,12 +8,12 @@ is asked; also what is refused is told through the outbox.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy import Connection
 
 from cryptocore import token_rows
-from cryptocore.audit import Refusal, Subject, no_arrow
+from cryptocore.audit import Subject, no_arrow
 from cryptocore.envelope import Owner
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import KeyRef, Operation, Outcome, Reason
@@ -21,8 +21,6 @@ from cryptocore.keys import KeyReason
 from cryptocore.parts import Parts
 from cryptocore.store import StoreConflict, database_ms, outbox_row
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
-
-T = TypeVar("T")
 
 CHUNK: Final = 100
 """Tokens that end in one transaction: short enough that nobody waits long for its locks."""
@@ -127,7 +125,7 @@ class Endings:
 
         for attempt in range(_ATTEMPTS):
             try:
-                ended = await self._ask(end)
+                ended = await self._parts.ask(end)
             except StoreConflict:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -148,7 +146,7 @@ class Endings:
             return len(found), [info for info in done if info is not None]
 
         while True:
-            found, done = await self._ask(chunk)
+            found, done = await self._parts.ask(chunk)
             ended += done
             if not found:
                 return ended
@@ -160,7 +158,7 @@ class Endings:
             now_ms = database_ms(connection)
             return token_rows.live(connection, Reach(), limit=CHUNK, expired_ms=now_ms, after=after)
 
-        while rows := await self._ask(partial(page, after=found[-1] if found else None)):
+        while rows := await self._parts.ask(partial(page, after=found[-1] if found else None)):
             found += (row.info for row in rows)
         return found
 
@@ -185,12 +183,6 @@ class Endings:
             note=ending.note,
         )
         return outbox_row(event, self._parts.signer)
-
-    async def _ask(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._parts.keyring.run(self._parts.store.transaction, work)
-        except Refusal as refusal:
-            raise refusal.public() from None
 
 
 def _holds(info: TokenInfo, operation: Operation) -> bool:

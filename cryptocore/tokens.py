@@ -5,9 +5,8 @@ an envelope of the owner's DEK whose record names the token, its generation and 
 so a row whose expiry somebody moved on opens as nothing. SQL is in token_rows.py; ending many in token_endings.py.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
@@ -24,8 +23,6 @@ from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-
-T = TypeVar("T")
 
 MAX_VALUE: Final = 64 * 1024
 """Bytes of a token's value."""
@@ -238,7 +235,7 @@ class TokenVault:
             KeyUnavailable: the database does not answer.
         """
         find = token_rows.tombstones if ended else token_rows.live
-        rows = await self._ask(lambda connection: find(connection, reach or Reach(), limit=limit))
+        rows = await self._parts.ask(lambda connection: find(connection, reach or Reach(), limit=limit))
         return [row.info for row in rows]
 
     # --- behind it -------------------------------------------------------------------------------------------------
@@ -247,12 +244,6 @@ class TokenVault:
         if not owner_parts[token_id]:
             raise TokenInvalid("token_id", "not 1 to 128 visible ASCII characters")
         return replace(Subject.of(actor, purpose, owner.ref()), token_id=token_id)
-
-    async def _ask(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._parts.keyring.run(self._parts.store.transaction, work)
-        except Refusal as refusal:
-            raise refusal.public() from None
 
     async def _read(self, owner: Owner, token_id: str) -> _Read:
         monotonic = self._parts.clock.monotonic()
