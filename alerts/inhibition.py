@@ -3,11 +3,12 @@
 In Alertmanager's words: an open alert (source) inhibits what else is said of the same cause (target). Two relations:
 - a deterministic alert about a principal in a vault inhibits what the baselines say of the same principal, vault and
   time;
-- the cut of a vault's log inhibits the silence that follows from it, whenever that is noticed.
+- what is said of a vault's log as a whole (it was cut, it misses many calls) inhibits what follows from it, whenever
+  that is noticed.
 A source never hides what is worse than itself, nor while a person silenced it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -17,9 +18,15 @@ from alerts.model import Finding, FindingMessage, Severity
 from alerts.thresholds import Limits
 
 SOURCES: Final = frozenset({"unaccounted_kek_access", "kek_administration", "disabled_kek_wrap", "vault_logging_cut"})
-TARGETS: Final = frozenset({"first_seen_access", "volume_anomaly", "fan_out", "denied_burst", "names_guessed"})
-CUTS: Final = frozenset({"vault_logging_cut"})
-SILENCES: Final = frozenset({"vault_silent"})
+TARGETS: Final = frozenset(
+    {"first_seen_access", "volume_anomaly", "fan_out", "denied_burst", "names_guessed", "kek_drift"}
+)
+BLIND: Final[Mapping[str, frozenset[str]]] = {
+    "vault_logging_cut": frozenset({"vault_silent", "match_ratio_low", "audit_coverage"}),
+    "match_ratio_low": frozenset({"audit_coverage"}),
+}
+"""What is said of a vault's log as a whole, and what follows from it for as long as that is open."""
+_FOLLOWS: Final = frozenset().union(*BLIND.values())
 
 Place = tuple[str, str]
 """Principal and vault; "" for the principal where the vault's log itself is what the alert is about."""
@@ -30,7 +37,7 @@ def source_places(finding: Finding) -> Iterator[Place]:
     vault = finding.key.partition("/")[0]
     if finding.rule_id in SOURCES and finding.principal and vault:
         yield finding.principal.lower(), vault
-    if finding.rule_id in CUTS and vault:
+    if finding.rule_id in BLIND and vault:
         yield "", vault
 
 
@@ -39,7 +46,7 @@ def target_place(finding: Finding) -> Place | None:
     vault = finding.key.partition("/")[0]
     if finding.rule_id in TARGETS and finding.principal and vault:
         return finding.principal.lower(), vault
-    return ("", vault) if finding.rule_id in SILENCES and vault else None
+    return ("", vault) if finding.rule_id in _FOLLOWS and vault else None
 
 
 def inhibits(alert: Alert, finding: Finding, *, now_ms: int, limits: Limits) -> bool:
@@ -93,9 +100,10 @@ def revive(alert: Alert, *, now_ms: int) -> None:
 def _tells(
     alert: Alert, severity: Severity, times_ms: tuple[int, ...], rule_id: str, *, now_ms: int, limits: Limits
 ) -> bool:
-    quiet_ms = limits.incident_quiet_ms
-    near = rule_id in SILENCES or all(
-        alert.first_ms - quiet_ms <= at_ms <= alert.last_ms + quiet_ms for at_ms in times_ms
-    )
+    if rule_id in _FOLLOWS:
+        near = rule_id in BLIND.get(alert.finding.rule_id, ())
+    else:
+        quiet_ms = limits.incident_quiet_ms
+        near = all(alert.first_ms - quiet_ms <= at_ms <= alert.last_ms + quiet_ms for at_ms in times_ms)
     loud = alert.severity.rank >= max(severity.rank, NOTIFIED_FROM.rank)
     return alert.status == "open" and near and loud and alert.silenced_until_ms <= now_ms
