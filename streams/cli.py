@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.commands.baselines import baselines
+from streams.commands.doctor import doctor
 from streams.commands.feeds import vault_feed
 from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
@@ -38,6 +39,7 @@ app.add_typer(vault_feed, name="vault-feed")
 app.add_typer(vault, name="vault")
 app.add_typer(baselines, name="baselines")
 app.command()(worker)
+app.command()(doctor)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """A JSON list; each names a chat, mail or paging service in Apprise's way."""
 
     # The process
+    production: bool = False
+    """In earnest: `keytrail doctor` then wants what a trial may lack."""
     data_dir: Path = Path("keytrail-worker")
     buffer_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
     """Memory for messages that were fetched and not applied yet, if every one were as large as allowed."""

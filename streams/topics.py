@@ -48,9 +48,10 @@ class Difference(Struct, frozen=True):
 def wanted(settings: Settings) -> list[Topic]:
     """List every topic, the state topics included."""
     counts = settings.topic_partitions
-    topics = [Topic(settings.topic(name), count, _DELETED) for name, count in counts.items()]
-    topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED))
-    return topics + [Topic(settings.state_topic(name), counts[name], _STATE) for name in INPUTS]
+    everywhere = {"min.insync.replicas": str(max(1, settings.topic_replication - 1))}
+    topics = [Topic(settings.topic(name), count, _DELETED | everywhere) for name, count in counts.items()]
+    topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED | everywhere))
+    return topics + [Topic(settings.state_topic(name), counts[name], _STATE | everywhere) for name in INPUTS]
 
 
 APPEAR_WITHIN_S: Final = 10.0

@@ -15,7 +15,6 @@ from streams.allowed import Allowed
 from streams.deliveries import Deliveries, LogNotifier
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
-from streams.index.port import EventIndex
 from streams.pipeline import steps
 from streams.process import work
 from streams.settings import Settings
@@ -62,7 +61,7 @@ def channels(settings: Settings) -> dict[str, Notifier]:
     return made
 
 
-def open_index(settings: Settings) -> EventIndex:
+def open_index(settings: Settings) -> ElasticIndex:
     """Connect to Elasticsearch as the settings say; the first call decides whether it answers."""
     key = settings.elasticsearch_api_key
     return ElasticIndex.connect(

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 from elastic_transport import AiohttpHttpNode, HttpHeaders, TransportError
 from elastic_transport.client_utils import DEFAULT, DefaultType
-from elasticsearch import ApiError, AsyncElasticsearch, UnsupportedProductError
+from elasticsearch import ApiError, AsyncElasticsearch, NotFoundError, UnsupportedProductError
 
 from streams.index.documents import OUT_OF_RANGE
 from streams.index.mappings import LAYOUTS, mapping
@@ -39,6 +39,22 @@ _CLUSTER_FAULTS: Final = frozenset({"cluster_block_exception", "index_closed_exc
 _FIELD: Final = re.compile(r"(?:introduction of|failed to parse field|of field) \[([A-Za-z0-9_.@-]{1,128})\]")
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Server(msgspec.Struct, frozen=True):
+    """What answers at the index's address.
+
+    Attributes:
+        version: of Elasticsearch; the oldest of its nodes.
+        status: green, yellow or red.
+        nodes: how many.
+        clock_ms: the latest time that one of them has.
+    """
+
+    version: str
+    status: str
+    nodes: int
+    clock_ms: int
 
 
 class ElasticIndex:
@@ -100,6 +116,40 @@ class ElasticIndex:
                         "mappings": mapping(kind),
                     },
                 )
+
+    async def server(self) -> Server:
+        """Say what answers, how its cluster is and what time it has.
+
+        Raises:
+            UnsupportedProductError: it is something else.
+            IndexUnavailable: it does not answer, or says no.
+        """
+        async with _translated():
+            health = await self._client.cluster.health()
+            nodes = await self._client.nodes.info(filter_path=["nodes.*.version"])
+            times = await self._client.nodes.stats(metric="jvm", filter_path=["nodes.*.timestamp"])
+        return Server(
+            min(node["version"] for node in nodes["nodes"].values()),
+            health["status"],
+            health["number_of_nodes"],
+            max(node["timestamp"] for node in times["nodes"].values()),
+        )
+
+    async def stale_templates(self) -> list[str]:
+        """Name the templates that are missing or not those of this version; a worker puts them when it starts.
+
+        Raises:
+            IndexUnavailable: it does not answer, or says no.
+        """
+        async with _translated():
+            try:
+                answer = await self._client.indices.get_index_template(name=f"{self._prefix}-*")
+                found = answer["index_templates"]
+            except NotFoundError:
+                found = []
+        held = {item["name"]: item["index_template"]["template"].get("mappings") for item in found}
+        wanted = {f"{self._prefix}-{layout.name}": mapping(kind) for kind, layout in LAYOUTS.items()}
+        return [name for name, mappings in wanted.items() if held.get(name) != mappings]
 
     async def write(self, documents: Sequence[Document]) -> list[Refused]:
         if not documents:

@@ -1,0 +1,101 @@
+"""What a service that embeds cryptocore stands on: its settings, spool, key store and vault."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from cryptocore.errors import ConfigurationError, FormatError
+from cryptocore.registry import Registry
+from cryptocore.settings import CoreSettings, build
+from cryptocore.vocabulary import Durability, Reason
+from cryptocore.wrapping import KeyWrapper, VaultCallFailed
+from streams.doctor.findings import Area, Finding
+
+PREFIX: Final = "KEYTRAIL_CORE_"
+_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+_LAYERS: Final = frozenset({"overlay", "aufs"})
+_VAULT_DO: Final = {
+    Reason.VAULT_DENIED: "grant the identity keys/get, wrapKey and unwrapKey, and look at the vault's firewall",
+    Reason.VAULT_NOT_FOUND: "correct KEYTRAIL_CORE_KEK_NAME, or make the key",
+    Reason.VAULT_UNREACHABLE: "look at the network between, and at KEYTRAIL_CORE_KEK_VAULT_URL",
+}
+_NOT_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+async def look() -> list[Finding]:
+    """Look at what KEYTRAIL_CORE_* names; on a machine of the monitor alone, nothing is set."""
+    area = Area("service")
+    if not any(name.startswith(PREFIX) for name in os.environ):
+        area.skipped("service", f"no {PREFIX}* is set here", "run doctor in a service's environment, too")
+        return area.findings
+    try:
+        settings = CoreSettings.load()
+        Registry.load(settings.registry_file)
+        core = build(settings)
+        wrapper = core.parts.wrappers[settings.kek_alias]
+    except (ConfigurationError, FormatError, OSError) as problem:
+        area.wrong("settings", str(problem), "correct the variable or the file; the service does not start")
+        return area.findings
+    area.ok("settings", f"of service {settings.service} can be used")
+    _spool(area, settings)
+    try:
+        return area.findings + await vault(wrapper)
+    finally:
+        await core.close()
+
+
+def _spool(area: Area, settings: CoreSettings) -> None:
+    """Look at the disk that must outlive the process."""
+    folder = settings.spool_dir
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        area.wrong("spool", f"{folder} cannot be written", "give the service's user this folder")
+        return
+    kind = file_system(existing)
+    if settings.durability is Durability.BROKER:
+        area.ok("spool", "durability is broker: results wait for the log, the disk may be lost")
+    elif kind in _MEMORY:
+        area.wrong("spool", f"{folder} is in memory ({kind})", "put it on a volume, or set durability to broker")
+    elif kind in _LAYERS:
+        area.wrong(
+            "spool", f"{folder} is the container's own layer ({kind})", "mount a volume, or set durability to broker"
+        )
+    else:
+        area.ok("spool", f"{folder} is on {kind or 'a disk'}")
+    free = shutil.disk_usage(existing).free
+    if free < settings.quota_bytes:
+        area.wrong("spool", f"{free >> 20} MiB are free, the quota is {settings.quota_bytes >> 20} MiB", "make room")
+    if folder.exists() and folder.stat().st_mode & _NOT_OTHERS:
+        area.warning("spool", f"{folder} is open to others", "chmod 700: who writes it can hold events back")
+
+
+def file_system(path: Path) -> str:
+    """Name the type of file system that a path is on, as the kernel says; empty where it does not."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in mounts:
+        _, point, this, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        if path.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, this
+    return kind
+
+
+async def vault(wrapper: KeyWrapper) -> list[Finding]:
+    """Read a KEK, which shows that the vault answers this identity; wrapping is tried when the first key is made."""
+    area = Area("service")
+    subject = f"KEK {wrapper.kek_alias}"
+    try:
+        version = await wrapper.current_version()
+    except VaultCallFailed as failed:
+        area.wrong(subject, f"cannot be read: {failed.reason}", _VAULT_DO.get(failed.reason, "look at the vault"))
+    except Exception as problem:  # noqa: BLE001 - azure-identity raises what it likes, and its text may hold a token
+        area.wrong(subject, f"no identity to read it with: {type(problem).__name__}", "give the process an identity")
+    else:
+        area.ok(subject, f"can be read; its newest version is {version}")
+    return area.findings

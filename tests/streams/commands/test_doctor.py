@@ -1,0 +1,180 @@
+"""`keytrail doctor` on real servers, well and unwell."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from cryptocore.clock import SystemClock, rfc3339
+from cryptocore.testing import ManualClock
+from streams import topics
+from streams.commands.terminal import NOT_ALL_WELL
+from streams.doctor import index, log, service
+from streams.doctor.findings import Area, Finding, Verdict, examine
+from streams.messages import KEY_EVENTS
+from streams.settings import Settings
+from streams.worker import open_index
+from tests.servers.machine import free_port
+from tests.streams.commands.test_commands import run
+from tests.streams.working import fresh
+
+HOUR_US = 3_600 * 1_000_000
+
+
+def deployed(folder: Path, settings: Settings, elasticsearch_url: str, prefix: str) -> dict[str, str]:
+    assert run("sources", "init", "--out", str(folder / "deployment"), "--service", "billing").exit_code == 0
+    (folder / "vaults.toml").write_text(VAULTS)
+    return {
+        "KEYTRAIL_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "KEYTRAIL_TOPIC_PREFIX": settings.topic_prefix,
+        "KEYTRAIL_PARTITIONS": str(settings.partitions),
+        "KEYTRAIL_ELASTICSEARCH_URL": elasticsearch_url,
+        "KEYTRAIL_INDEX_PREFIX": prefix,
+        "KEYTRAIL_INDEX_REPLICAS": "0",
+        "KEYTRAIL_SOURCES_FILE": str(folder / "deployment" / "sources.json"),
+        "KEYTRAIL_VAULTS_FILE": str(folder / "vaults.toml"),
+        "KEYTRAIL_WEBHOOK_URL": "http://127.0.0.1:1/hook",
+        "KEYTRAIL_WEBHOOK_SECRET": "c" * 32,
+    }
+
+
+RESOURCE = "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg/providers/Microsoft.KeyVault/vaults"
+VAULTS = f"""
+[[vault]]
+name = "kv-prod"
+owner = "team-security"
+resource_id = "{RESOURCE}/kv-prod"
+keks = ["tenant-kek"]
+"""
+
+
+def of(found: list[dict[str, Any]], area: str, subject: str) -> dict[str, Any]:
+    return next(one for one in found if one["area"] == area and subject in one["subject"])
+
+
+def test_a_whole_deployment_is_well(kafka: str, elasticsearch_url: str, tmp_path: Path) -> None:
+    settings = asyncio.run(fresh(kafka, tmp_path))
+    environment = deployed(tmp_path, settings, elasticsearch_url, f"doctor-{settings.topic_prefix.strip('.')}")
+    chosen = Settings(elasticsearch_url=elasticsearch_url, index_prefix=environment["KEYTRAIL_INDEX_PREFIX"])  # type: ignore[arg-type]
+    asyncio.run(_ensure(chosen))
+
+    result = run("doctor", "--json", **environment)
+
+    found = json.loads(result.stdout)
+    assert [one["says"] for one in found if one["verdict"] == "wrong"] == []
+    assert result.exit_code == 0
+    assert of(found, "index", "templates")["verdict"] == "ok"
+    assert of(found, "log", "clock")["verdict"] == "ok"
+    assert of(found, "index", "clock")["verdict"] == "ok"
+    assert "cccc" not in result.stdout
+
+
+async def _ensure(settings: Settings) -> None:
+    index_ = open_index(settings)
+    await index_.ensure()
+    await index_.close()
+
+
+def test_what_is_wrong_is_named_with_what_to_do_and_the_rest_is_still_looked_at(
+    kafka: str, elasticsearch_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(kafka_bootstrap=kafka, topic_prefix=f"t{uuid4().hex[:8]}.", partitions=3)
+    asyncio.run(_short_lived(settings))
+    environment = deployed(tmp_path, settings, elasticsearch_url, "doctor-none")
+    (tmp_path / "vaults.toml").write_text("[[vault]]\nname = 3\n")
+    environment |= {"KEYTRAIL_PRODUCTION": "true"}
+    del environment["KEYTRAIL_WEBHOOK_URL"], environment["KEYTRAIL_WEBHOOK_SECRET"]
+
+    result = run("doctor", "--json", **environment)
+
+    found = json.loads(result.stdout)
+    wrong = [f"{one['subject']}: {one['says']}" for one in found if one["verdict"] == "wrong"]
+    assert result.exit_code == NOT_ALL_WELL
+    assert any("vaults.toml: vault 1.name" in text for text in wrong)
+    assert f"{settings.topic(KEY_EVENTS)}: has 2 partitions, 3 needed" in wrong
+    assert f"{settings.topic(KEY_EVENTS)}: retention.ms is 60000, 1209600000 needed" in wrong
+    assert "channels: no channel but the log: nobody is called" in wrong
+    assert of(found, "index", "templates")["verdict"] == "warning"
+    assert all(one["do"] for one in found if one["verdict"] == "wrong")
+
+
+async def _short_lived(settings: Settings) -> None:
+    """Make one topic otherwise than it must be, then the others."""
+    admin = AIOKafkaAdminClient(**settings.kafka_connection())
+    await admin.start()
+    name = settings.topic(KEY_EVENTS)
+    await admin.create_topics([NewTopic(name, 2, 1, topic_configs={"retention.ms": "60000"})])
+    while name not in await admin.list_topics():  # noqa: ASYNC110 - the broker has no event
+        await asyncio.sleep(0.05)
+    await admin.close()
+    await topics.ensure(settings)
+
+
+def test_servers_that_are_not_there_are_findings_and_no_traceback(tmp_path: Path) -> None:
+    environment = {
+        "KEYTRAIL_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
+        "KEYTRAIL_ELASTICSEARCH_URL": f"http://127.0.0.1:{free_port()}",
+        "KEYTRAIL_SOURCES_FILE": str(tmp_path / "none.json"),
+    }
+
+    result = run("doctor", "--json", **environment)
+
+    wrong = {one["area"] for one in json.loads(result.stdout) if one["verdict"] == "wrong"}
+    assert wrong == {"files", "log", "index"}
+    assert result.exit_code == NOT_ALL_WELL
+
+
+async def test_a_clock_that_is_an_hour_off_is_wrong_on_both_servers(
+    kafka: str, elasticsearch_url: str, tmp_path: Path
+) -> None:
+    settings = await fresh(kafka, tmp_path)
+    chosen = Settings(elasticsearch_url=elasticsearch_url)  # type: ignore[arg-type]
+    wrong_clock = ManualClock(rfc3339(SystemClock().now_us() - HOUR_US))
+
+    found = await log.look(settings, wrong_clock) + await index.look(chosen, open_index(chosen), wrong_clock)
+
+    clocks = {one.subject: one for one in found if one.subject.startswith("clock")}
+    assert {one.verdict for one in clocks.values()} == {Verdict.WRONG}
+    assert set(clocks) == {"clock of the broker", "clock of the index"}
+    assert all("3600" in one.says or "3599" in one.says for one in clocks.values())
+
+
+def test_a_service_is_looked_at_where_its_settings_are(tmp_path: Path) -> None:
+    assert run("sources", "init", "--out", str(tmp_path / "d"), "--service", "billing").exit_code == 0
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o755)
+    environment = {
+        "KEYTRAIL_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
+        "KEYTRAIL_ELASTICSEARCH_URL": f"http://127.0.0.1:{free_port()}",
+        "KEYTRAIL_CORE_SERVICE": "billing",
+        "KEYTRAIL_CORE_SPOOL_DIR": str(spool),
+    }
+
+    lacking = json.loads(run("doctor", "--json", **environment).stdout)
+
+    assert "KEYTRAIL_CORE_REGISTRY_FILE" in of(lacking, "service", "settings")["says"]
+
+
+async def test_a_look_that_hangs_or_breaks_leaves_the_others_their_turn() -> None:
+    async def breaks() -> list[Finding]:
+        raise KeyError("secret-value")
+
+    async def well() -> list[Finding]:
+        area = Area("second")
+        area.ok("all", "well")
+        return area.findings
+
+    found = await examine([("first", breaks), ("second", well)])
+
+    assert [(one.area, one.verdict) for one in found] == [("first", Verdict.WRONG), ("second", Verdict.OK)]
+    assert "secret-value" not in repr(found)
+
+
+def test_a_spool_in_memory_is_told_apart_from_one_on_a_disk(tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    assert service.file_system(tmp_path) not in {"tmpfs", "ramfs"} or tmp_path.is_relative_to("/dev/shm")
+    if memory.exists():
+        assert service.file_system(memory) == "tmpfs"
