@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -59,7 +59,11 @@ class Parts:
             StoreConflict: a rule of the tables refused it.
             KeyUnavailable: the database does not answer, or what it gives is not to be believed.
         """
+        return await self.read(self.store.transaction, work)
+
+    async def read(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function of the key store; raises as `ask`."""
         try:
-            return await self.keyring.run(self.store.transaction, work)
+            return await self.keyring.run(function, *args)
         except Refusal as refusal:
             raise refusal.public() from None
