@@ -142,6 +142,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "9.1d",
         "find out why the service does not reach Kafka; until it has caught up nobody can tell its KEK uses from theft",
     ),
+    "match_ratio_low": _kind(
+        "A vault's log misses calls of our services",
+        Severity.MEDIUM,
+        "8.1",
+        "check the feed's position and the vault's diagnostic settings; nobody else's calls are seen for sure either",
+    ),
     "vault_silent": _kind(
         "A vault's log fell silent",
         Severity.HIGH,

@@ -44,6 +44,11 @@ class Limits:
     # An event without its vault record: Azure delivers within 15 min nearly always; the second look decides.
     unlogged_first_look_ms: int = 15 * MINUTE_MS
     unlogged_ms: int = 60 * MINUTE_MS
+    # How many of a vault's answered calls its log must show, per hour and after the first look, and for how long fewer
+    # are borne; what Azure's delivery loses at its worst (docs/vault-feeds.md, "What was seen").
+    match_ratio: float = 0.98
+    match_loss: float = 0.01
+    match_low_ms: int = 30 * MINUTE_MS
     # How long claims and uses stay after they were judged, so that what comes late can still correct them.
     join_keep_ms: int = 75 * MINUTE_MS
 

@@ -22,7 +22,9 @@ SIGHT_RULES: Final = frozenset(
         "deployment_mismatch",
         "document_refused",
         "index_unavailable",
+        "match_ratio_low",
         "out_of_range",
+        "pending_source",
         "rejected_rate",
         "rule_error",
         "seal_invalid",
@@ -30,6 +32,8 @@ SIGHT_RULES: Final = frozenset(
         "signer_unknown",
         "silent_source",
         "source_mismatch",
+        "vault_logging_cut",
+        "vault_silent",
     },
 )
 """Findings that say the monitor may not have seen everything, or not from whom it should."""

@@ -9,6 +9,7 @@ from streams.attempts import Attempt
 from streams.index.documents import kek_use_document
 from streams.joinstate import ClaimState
 from streams.matching import Matching
+from streams.matchrate import Tallies
 from streams.messages import Effects
 from streams.standing import StandingFindings
 from streams.state import Kind, State
@@ -20,8 +21,11 @@ KEY: Final = bytes((Kind.CLAIM,))
 class ClaimJudge:
     """Judges the claims of one partition; `uses` knows which time is judged at all."""
 
-    def __init__(self, *, matching: Matching, findings: StandingFindings, limits: Limits, uses: UseJudge) -> None:
+    def __init__(
+        self, *, matching: Matching, findings: StandingFindings, limits: Limits, uses: UseJudge, tallies: Tallies
+    ) -> None:
         self._matching = matching
+        self._tallies = tallies
         self._findings = findings
         self._limits = limits
         self._uses = uses
@@ -29,7 +33,11 @@ class ClaimJudge:
     def judge(self, ident: bytes, now_ms: int, state: State, effects: Effects) -> None:
         """Judge a claim whose records had time to come; what changes its word gives a new revision of its document."""
         known = state.get(Kind.CLAIM, ident, ClaimState)
-        if known is None or now_ms - known.seen_ms < self._limits.unlogged_ms:
+        if known is None:
+            return
+        if now_ms - known.seen_ms >= self._limits.unlogged_first_look_ms:
+            self._tally(ident, known, state)
+        if now_ms - known.seen_ms < self._limits.unlogged_ms:
             return
         missing = self._uses.joined(known.claim.effective_ms) and self._missing(ident) is not None
         if missing is known.unlogged:
@@ -46,6 +54,23 @@ class ClaimJudge:
                 self._findings.retract(hit, "the vault's record came late", now_ms, state, effects)
         state.put(Kind.CLAIM, ident, known)
         effects.document(kek_use_document(use, known.revision, KEY + ident))
+
+    def _tally(self, ident: bytes, known: ClaimState, state: State) -> None:
+        """Keep the vault's tally in step with what is found of this claim."""
+        claim = known.claim
+        if not self._uses.joined(claim.effective_ms):
+            return
+        expected = [one for one in self._matching.attempts(ident) if one.expected]
+        missing = sum(one.taken is None and not one.settled for one in expected)
+        if missing == known.tallied or not expected:
+            return
+        first = known.tallied is None
+        more = missing - (known.tallied or 0)
+        self._tallies.count(
+            claim.vault.lower(), claim.effective_ms, state, expected=len(expected) if first else 0, missing=more
+        )
+        known.tallied = missing
+        state.put(Kind.CLAIM, ident, known)
 
     def unlogged(self, ident: bytes, known: ClaimState) -> KekUse:
         """Describe the call by the attempt that the log does not show."""

@@ -34,6 +34,7 @@ from streams.index.port import Document
 from streams.joinstate import ClaimState, UseState
 from streams.kek_watch import KekWatch
 from streams.matching import Matching
+from streams.matchrate import Tallies
 from streams.messages import CORRELATE, Effects, Message
 from streams.progress import SourceProgress
 from streams.standing import StandingFindings
@@ -94,8 +95,13 @@ class JoinStep:
             joined_ms=self._joined_ms,
             evaluate=self._evaluate,
         )
+        self._tallies = Tallies()
         self._claims = ClaimJudge(
-            matching=self._matching, findings=self._findings, limits=self._limits, uses=self._uses
+            matching=self._matching,
+            findings=self._findings,
+            limits=self._limits,
+            uses=self._uses,
+            tallies=self._tallies,
         )
         self._pruned_ms = 0
 
@@ -106,6 +112,7 @@ class JoinStep:
         self._reset()
         self._progress.restore(state)
         self._findings.restore(state)
+        self._tallies.restore(state)
         for ident in state.idents(Kind.CLAIM):
             claim = state.get(Kind.CLAIM, ident, ClaimState)
             if claim is not None:
@@ -147,10 +154,12 @@ class JoinStep:
                 self._claims.judge(ident, now_ms, state, effects)
                 self._let_claim_go(ident, now_ms, state)
         self._keks.tick(now_ms, state, effects)
+        self._tallies.tick(now_ms, state, effects)
         self._findings.tick(now_ms, state, effects)
         if now_ms - self._pruned_ms >= self._limits.final_ms:
             self._pruned_ms = now_ms
             self._findings.prune(state)
+            self._tallies.prune(now_ms, state)
 
     def reindex(self, message: Message, effects: Effects) -> None:
         """Nothing: all documents of this step belong to records."""
@@ -238,7 +247,7 @@ class JoinStep:
 
     def _claim_dues(self, ident: bytes, known: ClaimState) -> list[tuple[int, int, bytes]]:
         limits = self._limits
-        waits = (limits.unlogged_ms, limits.unlogged_ms + limits.join_keep_ms)
+        waits = (limits.unlogged_first_look_ms, limits.unlogged_ms, limits.unlogged_ms + limits.join_keep_ms)
         return [(known.seen_ms + wait_ms, int(Kind.CLAIM), ident) for wait_ms in waits]
 
     def _judge_changed(self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects) -> None:

@@ -28,7 +28,8 @@ class ClaimState(Struct, kw_only=True, omit_defaults=True):
     """What a service says of one call: the outcome, or the intent until that comes; the intent's call ids stay.
 
     `unlogged`: its document says that the vault's log does not show it. `settled` holds call ids of attempts whose
-    vault record was found and is forgotten.
+    vault record was found and is forgotten. `tallied` is how many of its answered attempts the tally of its vault has
+    as missing; None = not looked at yet.
     """
 
     claim: Claim
@@ -37,6 +38,7 @@ class ClaimState(Struct, kw_only=True, omit_defaults=True):
     seen_ms: int
     settled: list[str] = []
     unlogged: bool = False
+    tallied: int | None = None
     revision: int = 0
     doc_indexed: int = 0
     counted: list[tuple[str, str]] = []

@@ -23,6 +23,7 @@ from streams.feeds.vaults import VaultDeclarations
 from streams.findings import FindingBook
 from streams.index.port import Document
 from streams.instances import Instance, Named, Status
+from streams.matchrate import MatchWatch, Tallied
 from streams.messages import CORRELATE, SOURCES, Effects, Message
 from streams.sightings import VaultSeen, VaultWatch
 from streams.state import Kind, State
@@ -72,7 +73,7 @@ class Reached(Struct, frozen=True, kw_only=True, tag_field="type", tag="reached"
     append_ms: int
 
 
-Told = Received | Control | Reached | VaultSeen
+Told = Received | Control | Reached | VaultSeen | Tallied
 
 encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Told] = msgspec.json.Decoder(Told)
@@ -104,6 +105,7 @@ class SourcesStep:
         self._limits = limits
         self._book = FindingBook()
         self._vaults = None if declared is None else VaultWatch(declared, self._book)
+        self._matches = MatchWatch(limits, self._book)
         self._due: list[tuple[int, bytes]] = []
         self._due_of: dict[bytes, int] = {}
         self._reach = Reach()
@@ -112,6 +114,7 @@ class SourcesStep:
         self._book.restore(state)
         if self._vaults is not None:
             self._vaults.restore(state)
+        self._matches.restore(state)
         self._due, self._due_of = [], {}
         for ident in state.idents(Kind.SOURCE):
             instance = state.get(Kind.SOURCE, ident, Instance)
@@ -128,6 +131,9 @@ class SourcesStep:
             return
         if isinstance(told, Reached):
             self._take_reached(told, state)
+            return
+        if isinstance(told, Tallied):
+            self._matches.take(told, now_ms, state, effects)
             return
         if isinstance(told, VaultSeen):
             if self._vaults is not None:
@@ -150,6 +156,7 @@ class SourcesStep:
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         if self._vaults is not None:
             self._vaults.tick(now_ms, state, effects)
+        self._matches.tick(now_ms, state, effects)
         self._book.tick(now_ms, state, effects)
         judged_ms = min([now_ms, *self._reach.reached.values()])
         while self._due and self._due[0][0] <= judged_ms:

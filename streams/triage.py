@@ -195,7 +195,8 @@ class TriageStep:
             if early is None or early.message.retracted < message.retracted:
                 state.put(Kind.METER, key, Early(message=message, seen_ms=now_ms))
         elif lifecycle.retract(alert, message, now_ms=now_ms):
-            released = list(alert.inhibited.values()) if alert.count == 0 else []
+            explained = alert.count == 0 and alert.finding.rule_id not in lifecycle.STATES
+            released = list(alert.inhibited.values()) if explained else []
             if released:
                 alert.inhibited = {}
             self._settle(alert, now_ms, state, effects)
