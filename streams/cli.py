@@ -14,6 +14,7 @@ from streams.commands.doctor import doctor
 from streams.commands.feeds import vault_feed
 from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
+from streams.commands.sources import sources
 from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, writes_into
 from streams.commands.vault import vault
 
@@ -29,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 report = typer.Typer(help="Reports for auditors.", no_args_is_help=True)
-sources = typer.Typer(help="The registry of signers: who may say what.", no_args_is_help=True)
 schema = typer.Typer(help="Schemas of the formats.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
 app.add_typer(report, name="report")
@@ -185,26 +185,6 @@ async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
             return await weekly.write(documents, week=week, tz=tz, out=out, simulated=simulated, prepared_ms=now_ms())
         except ValueError as problem:
             raise fail(f"--week {week}, --tz {tz}: {problem}") from problem
-
-
-@sources.command("init")
-def sources_init(
-    out: Annotated[Path, typer.Option(help="Folder for sources.json and one private key a service.")],
-    service: Annotated[
-        list[str], typer.Option(help="NAME or NAME=VAULT-PRINCIPAL-ID; the first also signs key records. Repeatable.")
-    ],
-    days: Annotated[int, typer.Option(min=1, help="How long the signers are valid.")] = 365,
-) -> None:
-    """Draw a development deployment: a registry file and a private key (0600) for each service."""
-    from cryptocore.development import make_registry
-
-    try:
-        made = make_registry(out, service, now_ms=now_ms(), days=days)
-    except (ValueError, FileExistsError) as problem:
-        raise fail(str(problem)) from problem
-    for path in made:
-        console.print(str(path), markup=False)
-    console.print("For development only: in production, keys are mounted from a secret store and the file is reviewed.")
 
 
 @schema.command("event")

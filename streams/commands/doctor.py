@@ -21,7 +21,7 @@ def doctor(
 ) -> None:
     """Look at files, log, index and service settings; say what is wrong and what to do. Ends with 1 if anything is."""
     needs("aiokafka", "elasticsearch", extra="monitor")
-    logging.disable(logging.ERROR)  # what the clients complain of is in the findings
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what the clients complain of is in the findings
     found = asyncio.run(_examine(settings()))
     if as_json:
         print_json([{name: getattr(finding, name) for name in finding.__struct_fields__} for finding in found])
