@@ -11,17 +11,16 @@
 6. So is an administrative act on a KEK, which its event makes information: `explained` or `unexplained`.
 7. What was done to a KEK is held against what is done with it (`kek_watch`).
 
-What is said of a record and of a claim is `use_judge`'s and `claim_judge`'s; here they come in, wait, and go. A record
+What is said of a record and of a claim is `use_judge`'s and `claim_judge`'s; here they come in and wait. A record
 whose attempt was unlogged keeps its own document; that of the attempt then says not_evaluated, logged_late.
 """
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
-from typing import Final
 
 import msgspec
 
-from alerts.thresholds import MINUTE_MS, Limits
+from alerts.thresholds import Limits
 from cryptocore.registry import Registry
 from streams import claim_judge, correlate, judgement, rejected, use_judge
 from streams.allowed import Allowed
@@ -31,6 +30,7 @@ from streams.correlate import Claim, Progress, Use
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.documents import kek_use_document
 from streams.index.port import Document
+from streams.join_retention import Due, Retention
 from streams.joinstate import ClaimState, UseState
 from streams.kek_watch import KekWatch
 from streams.matching import Matching
@@ -40,9 +40,6 @@ from streams.progress import SourceProgress
 from streams.standing import StandingFindings
 from streams.state import Kind, State
 from streams.use_judge import UseJudge
-
-_RETRY_MS: Final = MINUTE_MS
-"""A record that may go but is not indexed yet is looked at again after this long."""
 
 
 class JoinStep:
@@ -79,7 +76,7 @@ class JoinStep:
 
     def _reset(self) -> None:
         self._matching = Matching()
-        self._due: list[tuple[int, int, bytes]] = []
+        self._due: list[Due] = []
         self._progress = SourceProgress(slack_ms=self._limits.join_slack_ms, keep_ms=self._limits.final_ms)
         self._findings = StandingFindings()
         self._keks = KekWatch(
@@ -103,6 +100,7 @@ class JoinStep:
             uses=self._uses,
             tallies=self._tallies,
         )
+        self._retention = Retention(matching=self._matching, keks=self._keks, limits=self._limits, due=self._due)
         self._pruned_ms = 0
 
     # The step
@@ -117,13 +115,13 @@ class JoinStep:
             claim = state.get(Kind.CLAIM, ident, ClaimState)
             if claim is not None:
                 self._matching.put_claim(ident, attempts_of(ident, claim, self._limits))
-                self._due += self._claim_dues(ident, claim)
+                self._due += self._retention.claim_dues(ident, claim)
         for ident in state.idents(Kind.USE):
             known = state.get(Kind.USE, ident, UseState)
             if known is not None:
                 self._admit(ident, known)
                 self._keks.restored(ident, known)
-                self._due += self._use_dues(ident, known)
+                self._due += self._retention.use_dues(ident, known)
         heapify(self._due)
 
     def apply(self, message: Message, now_ms: int, state: State, effects: Effects) -> None:
@@ -149,10 +147,10 @@ class JoinStep:
             _, kind, ident = heappop(self._due)
             if kind == Kind.USE:
                 self._uses.judge(ident, now_ms, state, effects)
-                self._let_use_go(ident, now_ms, state)
+                self._retention.use(ident, now_ms, state)
             else:
                 self._claims.judge(ident, now_ms, state, effects)
-                self._let_claim_go(ident, now_ms, state)
+                self._retention.claim(ident, now_ms, state)
         self._keks.tick(now_ms, state, effects)
         self._tallies.tick(now_ms, state, effects)
         self._findings.tick(now_ms, state, effects)
@@ -201,7 +199,7 @@ class JoinStep:
         state.put(Kind.USE, ident, known)
         self._admit(ident, known)
         self._keks.take_record(ident, known, now_ms, state, effects)
-        for due in self._use_dues(ident, known):
+        for due in self._retention.use_dues(ident, known):
             heappush(self._due, due)
 
     def _admit(self, ident: bytes, known: UseState) -> None:
@@ -234,21 +232,11 @@ class JoinStep:
         state.put(Kind.CLAIM, ident, known)
         self._progress.claimed(claim, now_ms, state)
         self._matching.put_claim(ident, attempts_of(ident, known, self._limits))
-        for due in self._claim_dues(ident, known):
+        for due in self._retention.claim_dues(ident, known):
             heappush(self._due, due)
 
     def _take_progress(self, progress: Progress, now_ms: int, state: State) -> list[bytes]:
         return self._progress.advance(progress, now_ms, state) if self._evaluate else []
-
-    def _use_dues(self, ident: bytes, known: UseState) -> list[tuple[int, int, bytes]]:
-        limits = self._limits
-        waits = (limits.provisional_ms, limits.final_ms, limits.final_ms + limits.join_keep_ms)
-        return [(known.seen_ms + wait_ms, int(Kind.USE), ident) for wait_ms in waits]
-
-    def _claim_dues(self, ident: bytes, known: ClaimState) -> list[tuple[int, int, bytes]]:
-        limits = self._limits
-        waits = (limits.unlogged_first_look_ms, limits.unlogged_ms, limits.unlogged_ms + limits.join_keep_ms)
-        return [(known.seen_ms + wait_ms, int(Kind.CLAIM), ident) for wait_ms in waits]
 
     def _judge_changed(self, waiting: Iterable[bytes], now_ms: int, state: State, effects: Effects) -> None:
         uses, claims = self._matching.take_changed()
@@ -256,49 +244,6 @@ class JoinStep:
             self._uses.judge(ident, now_ms, state, effects)
         for ident in claims:
             self._claims.judge(ident, now_ms, state, effects)
-
-    # Letting go
-
-    def _let_use_go(self, ident: bytes, now_ms: int, state: State) -> None:
-        known = state.get(Kind.USE, ident, UseState)
-        if known is None:
-            return
-        keep_until_ms = max(known.seen_ms + self._limits.final_ms, known.judged_ms) + self._limits.join_keep_ms
-        if now_ms < known.seen_ms + self._limits.final_ms + self._limits.join_keep_ms:
-            return
-        if now_ms < keep_until_ms or known.doc_indexed != known.revision:
-            heappush(self._due, (max(keep_until_ms, now_ms + _RETRY_MS), int(Kind.USE), ident))
-            return
-        self._settle_attempt(ident, state)
-        self._keks.forget(ident, known)
-        state.forget(Kind.USE, ident)
-
-    def _let_claim_go(self, ident: bytes, now_ms: int, state: State) -> None:
-        known = state.get(Kind.CLAIM, ident, ClaimState)
-        if known is None or now_ms < known.seen_ms + self._limits.unlogged_ms + self._limits.join_keep_ms:
-            return
-        if known.doc_indexed != known.revision:
-            heappush(self._due, (now_ms + _RETRY_MS, int(Kind.CLAIM), ident))
-            return
-        for dependent in self._matching.dependents(ident):
-            self._settle_use(dependent, state)
-        self._matching.forget_claim(ident)
-        state.forget(Kind.CLAIM, ident)
-
-    def _settle_use(self, ident: bytes, state: State) -> None:
-        """Leave a judged record as it is, now that what it was joined with goes."""
-        known = state.get(Kind.USE, ident, UseState)
-        if known is not None and known.use.final:
-            self._settle_attempt(ident, state)
-            known.settled = True
-            state.put(Kind.USE, ident, known)
-
-    def _settle_attempt(self, ident: bytes, state: State) -> None:
-        attempt = self._matching.drop_access(ident)
-        claim = None if attempt is None else state.get(Kind.CLAIM, attempt.claim, ClaimState)
-        if attempt is not None and claim is not None:
-            claim.settled.append(attempt.call_id)
-            state.put(Kind.CLAIM, attempt.claim, claim)
 
 
 def _use_ident(access_id: str) -> bytes:
