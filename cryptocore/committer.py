@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
+from cryptocore import forking
 from cryptocore.clock import Clock
 from cryptocore.entries import Entry
 from cryptocore.errors import AuditUnavailable, WrongEventLoop
@@ -151,7 +152,7 @@ class Committer:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            forking.whole(job)
 
     def _post(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited

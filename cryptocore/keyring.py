@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
+from cryptocore import forking
 from cryptocore.audit import Refusal, StoreAway, Subject, not_believed, rolled_back
 from cryptocore.cache import Entry, KeyCache
 from cryptocore.clock import Clock
@@ -97,7 +98,7 @@ class Keyring:
             StoreConflict: the key was changed meanwhile.
         """
         try:
-            return await asyncio.to_thread(function, *args) if self._threads else function(*args)
+            return await asyncio.to_thread(forking.whole, function, *args) if self._threads else function(*args)
         except RecordInvalid as err:
             raise not_believed(f"{err.field}: {err.problem}") from None
         except KeyRecordRollback as err:

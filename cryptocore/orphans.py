@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryptocore import forking
 from cryptocore.adoption import adopt, close_chain
 from cryptocore.clock import Clock
 from cryptocore.sender import Sender, Transport
@@ -100,5 +101,5 @@ class Orphans:
     async def _elsewhere(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run something with an adopted spool, which only one task uses at a time."""
         if self._threads:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            return await asyncio.to_thread(forking.whole, function, *args, **kwargs)
         return function(*args, **kwargs)

@@ -10,7 +10,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -135,8 +135,8 @@ class SyncCore:
             return self._own.loop
 
     def _close_at_exit(self) -> None:
-        own = self._own
-        if own is None:
+        own, self._own = self._own, None
+        if own is None:  # closed already, or the parent's, whose arrangement a child inherits
             return
         try:
             _submit(own.loop, self._core.close()).result(CLOSE_TIMEOUT_S)
@@ -150,6 +150,7 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="keytrail-sync"))
         self._thread = threading.Thread(target=self._run, name="keytrail-sync", daemon=True)
         self._thread.start()
 
@@ -193,7 +194,10 @@ def _hand_over(task: "asyncio.Task[T]", future: "Future[T]") -> None:
 
 
 def _at_exit(close: Callable[[], None]) -> None:
-    """Run before the interpreter takes no more work for threads, which closing needs; `atexit` would be too late."""
+    """Run before the interpreter takes no more work for threads, which closing needs; `atexit` would be too late.
+
+    What was registered last runs first, and thread pools registered when this module imported them.
+    """
     weak = WeakMethod(close)
 
     def run() -> None:
