@@ -25,8 +25,16 @@ class Acts:
         self._opened = opened
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def live(self, operation: Operation, subject: Subject, work: Coroutine[Any, Any, T]) -> T:
+    async def live(
+        self, operation: Operation, subject: Subject, work: Coroutine[Any, Any, T], *, restrictive: bool = False
+    ) -> T:
         """Run an act to its end, even when its caller is cancelled meanwhile; a refusal leaves its event.
+
+        Args:
+            operation: names the event of a refusal.
+            subject: what that event is about.
+            work: the act.
+            restrictive: it needs the database only, so nothing is opened unless it is refused.
 
         Raises:
             CoreError: the refusal's.
@@ -36,14 +44,18 @@ class Acts:
         async def act() -> T:
             try:
                 result = await work
-            except Refusal as refusal:
-                return await self._relay.refuse(operation, subject, refusal)
+            except Refusal as error:
+                refusal = error
             except StoreConflict:
-                return await self._relay.refuse(operation, subject, no_arrow("the key was changed meanwhile"))
-            self._relay.wake()
-            return result
+                refusal = no_arrow("the key was changed meanwhile")
+            else:
+                self._relay.wake()
+                return result
+            await self._opened()
+            return await self._relay.refuse(operation, subject, refusal)
 
-        await self._opened()
+        if not restrictive:
+            await self._opened()
         return await self._to_its_end(act())
 
     async def in_database(self, work: Coroutine[Any, Any, T]) -> T:

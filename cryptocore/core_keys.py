@@ -9,7 +9,9 @@ from cryptocore.events import Operation
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason
 from cryptocore.parts import Parts
+from cryptocore.records import SignedRecord
 from cryptocore.revisions import OPERATIONS
+from cryptocore.store import KeyVersion
 
 
 class Told(TypedDict, total=False):
@@ -106,6 +108,28 @@ class KeyCare:
             raise AccessDenied("the owner has no key")
         return key_info(version)
 
+    async def versions(self, key_id: str) -> list[KeyInfo]:
+        """Describe all versions of a key, the oldest first; no event, since no key is used.
+
+        Raises:
+            KeyUnavailable: the store does not answer, or is not to be believed.
+        """
+        return [key_info(version) for version in await self._versions(key_id)]
+
+    async def records(self, key_id: str) -> list[SignedRecord]:
+        """Give the signed record of each version of a key, the oldest first: what an approval names.
+
+        Raises:
+            KeyUnavailable: the store does not answer, or is not to be believed.
+        """
+        return [version.signed for version in await self._versions(key_id)]
+
+    async def _versions(self, key_id: str) -> list[KeyVersion]:
+        try:
+            return await self.parts.keyring.run(self.parts.store.versions, raw_key_id(key_id))
+        except Refusal as refusal:
+            raise refusal.public() from None
+
     async def _act(self, key_id: str, act: KeyAct, reason: KeyReason, told: Told) -> list[KeyInfo]:
         subject = Subject.of(told.get("actor"), told.get("purpose"))
         raw = raw_key_id(key_id)
@@ -114,10 +138,12 @@ class KeyCare:
         work = self.parts.lifecycle.act(
             raw, act, subject, reason=reason, number=told.get("version"), note=told.get("note")
         )
-        changed = await self.parts.acts.live(OPERATIONS[act], subject.claiming(raw), work)
+        about, restrictive = subject.claiming(raw), act in _RESTRICTIVE
+        changed = await self.parts.acts.live(OPERATIONS[act], about, work, restrictive=restrictive)
         return [key_info(version) for version in changed]
 
 
+_RESTRICTIVE: Final = frozenset({KeyAct.SUSPEND, KeyAct.REVOKE, KeyAct.ARCHIVE})
 _WITH_REASON: Final = frozenset({KeyAct.SUSPEND, KeyAct.RESUME, KeyAct.REVOKE, KeyAct.ARCHIVE})
 
 
