@@ -61,6 +61,7 @@ DESTRUCTION: Final = Table(
     Column("signer_id", LargeBinary(16), nullable=False),
     Column("due_ms", BigInteger, nullable=False),
     Column("restored_ms", BigInteger),
+    Column("begun_ms", BigInteger),
     Column("overwritten_ms", BigInteger),
     Column("certificate", LargeBinary),
 )

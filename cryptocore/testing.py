@@ -5,8 +5,9 @@ token = await core.encrypt(b"...", owner=OWNER, record="tokens/1", create_missin
 assert core.events.only(Operation.ENCRYPT)
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,12 +128,28 @@ def register(*signers: Signer, source: str = SERVICE, deployment: bytes = bytes(
     return Registry(deployment, entries)
 
 
-def make_core(directory: Path, *, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> CoreUnderTest:
+def with_approvers(registry: Registry, approvers: Mapping[str, Signer]) -> Registry:
+    """Register people who approve, each with one key."""
+    for person, signer in approvers.items():
+        one = register(signer, source="people").signers[0]
+        registry = registry.with_signer(replace(one, roles=frozenset({Role.APPROVE}), person=person))
+    return registry
+
+
+def make_core(
+    directory: Path,
+    *,
+    store_url: str = "sqlite://",
+    limits: CacheLimits | None = None,
+    signer: Signer | None = None,
+    approvers: Mapping[str, Signer] | None = None,
+    wrapper: LocalKeyWrapper | None = None,
+) -> CoreUnderTest:
     """Make a core that is not open yet, with its spool in a folder; `core` and `blocking_core` do the rest."""
-    signer, clock, transport = Signer.generate(), ManualClock(), MemoryTransport()
-    registry = register(signer)
+    signer, clock, transport = signer or Signer.generate(), ManualClock(), MemoryTransport()
+    registry = with_approvers(register(signer), approvers or {})
     store = KeyStore(store_url, registry=registry, clock=clock)
-    wrapper = LocalKeyWrapper(ALIAS, clock=clock)
+    wrapper = wrapper or LocalKeyWrapper(ALIAS, clock=clock)
     emitter = Emitter(
         spool_dir=directory,
         signer=signer,
@@ -162,10 +179,27 @@ def make_core(directory: Path, *, store_url: str = "sqlite://", limits: CacheLim
 
 
 @asynccontextmanager
-async def core(*, store_url: str = "sqlite://", limits: CacheLimits | None = None) -> AsyncIterator[CoreUnderTest]:
-    """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`."""
+async def core(
+    *,
+    store_url: str = "sqlite://",
+    limits: CacheLimits | None = None,
+    signer: Signer | None = None,
+    approvers: Mapping[str, Signer] | None = None,
+    wrapper: LocalKeyWrapper | None = None,
+) -> AsyncIterator[CoreUnderTest]:
+    """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`.
+
+    Args:
+        store_url: a database of its own unless told otherwise.
+        limits: of what is remembered.
+        signer: of the service; two cores on one store share it.
+        approvers: people who may approve, by name.
+        wrapper: the KEK; two cores on one store share it.
+    """
     with TemporaryDirectory(prefix="keytrail-") as directory:
-        tested = make_core(Path(directory), store_url=store_url, limits=limits)
+        tested = make_core(
+            Path(directory), store_url=store_url, limits=limits, signer=signer, approvers=approvers, wrapper=wrapper
+        )
         async with tested:
             yield tested
         tested.store.close()

@@ -1,0 +1,72 @@
+"""Where approvals are used: judged by the database's time, their nonces counted once, in the transaction of the act."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select
+
+from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval, Verified, two_people
+from cryptocore.audit import Refusal
+from cryptocore.errors import AccessDenied
+from cryptocore.events import KeyRef, Outcome, Reason
+from cryptocore.registry import Registry
+from cryptocore.rotation_tables import APPROVAL_NONCE
+from cryptocore.store import database_ms
+
+Names = tuple[Action, bytes, int, int, bytes]
+
+
+def use(
+    connection: Connection,
+    approvals: Sequence[SignedApproval],
+    registry: Registry,
+    names: Names,
+    *,
+    key: KeyRef | None = None,
+) -> tuple[Verified, ...]:
+    """Check that two people allow exactly this, now, and count their nonces.
+
+    Args:
+        connection: of the transaction that does what is approved.
+        approvals: two of them.
+        registry: of this deployment.
+        names: action, key id, version, revision and subject (`Approval.names`), as they are now.
+        key: for the refusal.
+
+    Raises:
+        Refusal: they do not, or were used before.
+    """
+    try:
+        verified = two_people(approvals, registry, action=names[0], at_ms=database_ms(connection))
+        for one in verified:
+            _check_names(one, names)
+            _count(connection, one)
+    except ApprovalInvalid as err:
+        raise not_approved(err, key) from None
+    return verified
+
+
+def not_approved(err: ApprovalInvalid, key: KeyRef | None = None) -> Refusal:
+    """Refuse for want of approvals."""
+    message = f"not approved by two people: {err.field}: {err.problem}"
+    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, message, key=key)
+
+
+def _check_names(one: Verified, names: Names) -> None:
+    if one.approval.names != names:
+        raise ApprovalInvalid("subject_sha256", "not what is to be done now")
+
+
+def _count(connection: Connection, one: Verified) -> None:
+    approval = one.approval
+    where = APPROVAL_NONCE.c.nonce == approval.nonce
+    if connection.execute(select(APPROVAL_NONCE.c.nonce).where(where)).first() is not None:
+        raise ApprovalInvalid("nonce", "used before")
+    connection.execute(  # the same nonce in two transactions at once: the primary key lets one of them through
+        insert(APPROVAL_NONCE).values(
+            nonce=approval.nonce,
+            action=int(approval.action),
+            signer_id=approval.signer_id,
+            subject_sha256=approval.subject_sha256,
+            used_ms=database_ms(connection),
+        ),
+    )
