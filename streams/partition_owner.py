@@ -45,6 +45,7 @@ class PartitionOwner:
     ) -> None:
         self.key: OwnerKey = (step.topic, partition)
         self.step = step
+        self._delivering = step if isinstance(step, DeliveringStep) else None
         self.now_ms = 0
         self.cuts = 0
         self.committed_s = monotonic()
@@ -281,12 +282,12 @@ class PartitionOwner:
     # Deliveries
 
     def _owed_now(self) -> list[Notification]:
-        return self.step.owed(self.state) if isinstance(self.step, DeliveringStep) else []
+        return [] if self._delivering is None else self._delivering.owed(self.state)
 
     async def send_owed(self) -> None:
         """Send what the last cut owes and is not on its way already; a failure is tried again later."""
         while (due := self._owed.next()) is not None:
             channels = await self._owed.send(due)
-            if channels and not self._closed and isinstance(self.step, DeliveringStep):
-                self.step.delivered(due.id, self.now_ms, self.state, self._effects, channels)
+            if channels and not self._closed and self._delivering is not None:
+                self._delivering.delivered(due.id, self.now_ms, self.state, self._effects, channels)
                 self._take()

@@ -1,4 +1,10 @@
-"""Decrypts of a revoked DEK: the key was taken out of service, and somebody still uses it."""
+"""Decrypts of a revoked DEK: the key was taken out of service, and somebody still uses it.
+
+An unwrap is told only where it names a revision from before the revocation, long after it: a recovery unwraps too, and
+names the revoked one.
+"""
+
+from typing import Final
 
 from alerts.examples import earlier, fires, key_use, key_view, silent
 from alerts.model import Evidence, Finding, KeyUse, Rule, Scope, Severity
@@ -19,20 +25,26 @@ RULE = Rule(
     "service and re-encrypt what the key protected",
 )
 
+READS: Final = frozenset({Operation.DECRYPT, Operation.UNWRAP})
+"""Acts that are told where they name an old revision of a revoked version; nobody else needs to tell of it then."""
+
 
 def evaluate(use: KeyUse, limits: Limits) -> Finding | None:
     """Report every decrypt after the revocation; one that succeeded means that revocation does not hold."""
     key = use.key
-    if use.operation is not Operation.DECRYPT or key is None or key.revoked_ms is None:
+    if use.operation not in READS or key is None or key.revoked_ms is None:
         return None
-    if use.effective_ms <= key.revoked_ms and use.key_revision < (key.revoked_in or 0):
+    is_older = use.key_revision < (key.revoked_in or 0)
+    if use.effective_ms <= key.revoked_ms and is_older:
         return None  # late arrival of a use that was still allowed
+    if use.operation is Operation.UNWRAP and not (is_older and use.effective_ms - key.revoked_ms > _lag_ms(limits)):
+        return None
     succeeded = use.outcome is Outcome.SUCCEEDED
     after_ms = use.effective_ms - key.revoked_ms
     return Finding.of(
         RULE,
         severity=Severity.CRITICAL if succeeded else RULE.severity,
-        summary=f"{'decrypt' if succeeded else 'attempt to decrypt'} with key {short_id(key.id)} version "
+        summary=f"{use.operation if succeeded else f'attempt to {use.operation}'} with key {short_id(key.id)} version "
         f"{key.version}, {_when(after_ms)} its revocation ({key.revocation_reason or 'no reason given'})",
         effective_ms=use.effective_ms,
         tenant=use.tenant,
@@ -42,6 +54,11 @@ def evaluate(use: KeyUse, limits: Limits) -> Finding | None:
         evidence=(Evidence("event", use.event_id, use.effective_ms),),
         facts={"outcome": use.outcome.value, "after_revocation_ms": str(after_ms), "service": use.service},
     )
+
+
+def _lag_ms(limits: Limits) -> int:
+    """How long a process may not know of a revocation: the age of a cache, and two clocks."""
+    return limits.state_max_age_ms + limits.join_slack_ms
 
 
 def _when(after_ms: int) -> str:
@@ -74,6 +91,19 @@ EXAMPLES = (
         "dated before the revocation, yet it names the revoked revision",
         Severity.CRITICAL,
         key_use(Operation.DECRYPT, Outcome.SUCCEEDED, key=key_view(revoked_ago_ms=-MINUTE_MS), key_revision=7),
+    ),
+    fires(
+        "revoked an hour ago, and a process with an old copy of the record unwraps the DEK",
+        Severity.CRITICAL,
+        key_use(Operation.UNWRAP, Outcome.SUCCEEDED, key=key_view(revoked_ago_ms=HOUR_MS), key_revision=6),
+    ),
+    silent(
+        "an unwrap that knows of the revocation: a recovery reads under two approvals",
+        key_use(Operation.UNWRAP, Outcome.SUCCEEDED, key=key_view(revoked_ago_ms=HOUR_MS), key_revision=7),
+    ),
+    silent(
+        "an unwrap of a minute after, by a cache that may not know yet",
+        key_use(Operation.UNWRAP, Outcome.SUCCEEDED, key=key_view(revoked_ago_ms=MINUTE_MS), key_revision=6),
     ),
     silent(
         "use before the revocation, arriving late",

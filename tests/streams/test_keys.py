@@ -54,6 +54,20 @@ def activated(*, at_ms: int = NOW_MS, revision: int = 2) -> AuditEvent:
     return event(Operation.ACTIVATE, at_ms=at_ms, revision=revision)
 
 
+def unwrapped(at_ms: int, *, revision: int = 2) -> AuditEvent:
+    at = rfc3339_ms(at_ms)
+    attempt = VaultAttempt(call_id=fresh_id(), request_id="r-1", http_status=200, started_at=at, ended_at=at)
+    return event(
+        Operation.UNWRAP,
+        at_ms=at_ms,
+        revision=revision,
+        phase=Phase.OUTCOME,
+        kek=KekRef(vault="kv", name="kek", version="a" * 32),
+        intent_id=fresh_id(),
+        vault_attempts=(attempt,),
+    )
+
+
 # Documents
 
 
@@ -217,6 +231,27 @@ def test_a_use_that_was_still_allowed_and_arrives_after_the_revoke_is_silent() -
     sender, monitor = billing()
     monitor.take(sender.seal(revoked(at_ms=NOW_MS)))
     monitor.take(sender.seal(event(at_ms=NOW_MS - 1)))
+
+    assert monitor.found() == {}
+
+
+def test_a_process_that_goes_on_with_an_old_record_of_a_revoked_key_is_told_once() -> None:
+    """One cause, one finding: the old revision is the reason why the revocation did not hold."""
+    sender, monitor = billing()
+    at_ms = NOW_MS + 10 * MINUTE
+    monitor.take(sender.seal(created(), activated(), revoked()))
+    monitor.take(sender.seal(unwrapped(at_ms), event(at_ms=at_ms), sealed_ms=at_ms), append_ms=at_ms)
+    assert set(monitor.found()) == {"revoked_key_decrypt"}
+
+    monitor.take(sender.seal(event(Operation.ENCRYPT, at_ms=at_ms), sealed_ms=at_ms), append_ms=at_ms)
+    assert set(monitor.found()) == {"revoked_key_decrypt", "key_state_regression"}
+
+
+def test_an_unwrap_of_a_revoked_key_that_knows_of_it_is_a_recovery() -> None:
+    sender, monitor = billing()
+    at_ms = NOW_MS + 10 * MINUTE
+    monitor.take(sender.seal(created(), activated(), revoked()))
+    monitor.take(sender.seal(unwrapped(at_ms, revision=3), sealed_ms=at_ms), append_ms=at_ms)
 
     assert monitor.found() == {}
 

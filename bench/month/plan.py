@@ -1,0 +1,108 @@
+"""When what happens: the calendar of the whole month and of a short one for tests. Day 0 is a Monday."""
+
+from dataclasses import dataclass
+from typing import Final
+
+START_S: Final = 1_790_553_600
+"""Monday, 2026-09-28, 00:00 UTC."""
+MINUTE_S: Final = 60
+HOUR_S: Final = 3_600
+DAY_S: Final = 86_400
+WEEKDAYS: Final = 5
+
+VAULTS: Final = {"kv-prod": 60, "kv-ops": 40, "kv-eu": 12}
+"""Each vault and how many secrets it holds."""
+KEKS: Final = {
+    "tenant-kek": ("kv-prod", "tenant-kek"),
+    "tokens-kek": ("kv-prod", "tokens-kek"),
+    "eu-kek": ("kv-eu", "tenant-kek"),
+    "secrets-kek": ("kv-ops", "secrets-kek"),
+    "archive-kek": ("kv-ops", "archive-kek"),
+}
+"""Alias of the KEK: its vault and name there."""
+CLIENTS: Final = frozenset({"kv-prod"})
+"""Vaults whose log shows the client's id; the others show the service's (reports on the real one differ)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
+    """Days are counted from 0; what says `at` is in days and fractions. Nothing unusual is before day 7.
+
+    `ledger_hours` are when the ledger opens, changes to another process, and shuts.
+    """
+
+    days: int
+    services: int
+    people: int
+    jobs_a_day: int
+    ledger_hours: tuple[int, int, int]
+    restarts: tuple[int, ...]
+    restarts_accepted_at: float
+    plugin: int
+    plugin_hours: int
+    plugin_accepted_at: float
+    new_service: int
+    colleague: int
+    new_secret: int
+    kek_rotations: tuple[int, ...]
+    dek_rotations: tuple[int, ...]
+    deployments: tuple[int, ...]
+    crash: int
+    attacks: tuple[float, ...]
+
+    def attack_at(self, number: int) -> float:
+        """Seconds from the start at which the planted attack of this number begins."""
+        return self.attacks[number] * DAY_S
+
+
+def hour(day: int, hours: float) -> float:
+    """Write a time of day as days and a fraction."""
+    return day + hours / 24
+
+
+FULL: Final = Calendar(
+    days=31,
+    services=16,
+    people=10,
+    jobs_a_day=10,
+    ledger_hours=(8, 13, 18),
+    restarts=(9, 12, 16, 19, 23, 26, 30),
+    restarts_accepted_at=10,
+    plugin=12,
+    plugin_hours=24,
+    plugin_accepted_at=hour(12, 18),
+    new_service=15,
+    colleague=15,
+    new_secret=20,
+    kek_rotations=(3, 17),
+    dek_rotations=(5, 12, 19, 26),
+    deployments=(2, 9, 16, 23, 30),
+    crash=18,
+    attacks=(
+        hour(21, 2.5), hour(21, 11.2), hour(22, 2.5), hour(22, 14.1), hour(23, 3), hour(24, 13), hour(24, 16.3),
+        hour(25, 4), hour(25, 10.4), hour(26, 1), hour(27, 3.1), hour(28, 15.2), hour(28, 21), hour(29, 1),
+    ),
+)  # fmt: skip
+SHORT: Final = Calendar(
+    days=13,
+    services=6,
+    people=4,
+    jobs_a_day=3,
+    ledger_hours=(10, 12, 13),
+    restarts=(8, 10),
+    restarts_accepted_at=9,
+    plugin=8,
+    plugin_hours=5,
+    plugin_accepted_at=hour(8, 4),
+    new_service=9,
+    colleague=9,
+    new_secret=9,
+    kek_rotations=(1, 9),
+    dek_rotations=(3, 10),
+    deployments=(1, 9),
+    crash=9,
+    attacks=(
+        hour(10, 2.5), hour(10, 11.2), hour(10, 4.2), hour(10, 14.1), hour(10, 23), hour(10, 13), hour(10, 16.3),
+        hour(11, 4), hour(11, 10.4), hour(11, 1), hour(11, 3.1), hour(11, 15.2), hour(11, 21), hour(11, 0.5),
+    ),
+)  # fmt: skip
