@@ -14,6 +14,7 @@ from streams.commands.doctor import doctor
 from streams.commands.feeds import vault_feed
 from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
+from streams.commands.rejected import rejected
 from streams.commands.sources import sources
 from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, writes_into
 from streams.commands.vault import vault
@@ -34,6 +35,7 @@ schema = typer.Typer(help="Schemas of the formats.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
 app.add_typer(report, name="report")
 app.add_typer(sources, name="sources")
+app.add_typer(rejected, name="rejected")
 app.add_typer(schema, name="schema")
 app.add_typer(vault_feed, name="vault-feed")
 app.add_typer(vault, name="vault")

@@ -1,0 +1,73 @@
+"""The topic `rejected` for people: read it, and send what it kept back to where it came from."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from streams import rejected
+from streams.messages import REJECTED
+from streams.rejected import Rejected
+from streams.settings import Settings
+
+_READ_MS: Final = 500
+
+
+class CannotRequeue(Exception):
+    """What was kept is not what came: it cannot be sent back."""
+
+
+async def read(settings: Settings, *, since_ms: int = 0) -> AsyncIterator[tuple[int, Rejected]]:
+    """Read the topic from its beginning to its end, as it is now; yields each message's own offset and content.
+
+    Args:
+        since_ms: only what was rejected at or after this time.
+
+    Raises:
+        KafkaError: the broker did not answer.
+    """
+    place = TopicPartition(settings.topic(REJECTED), 0)
+    async with AIOKafkaConsumer(
+        **settings.kafka_connection(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    ) as consumer:
+        consumer.assign([place])
+        end = (await consumer.end_offsets([place]))[place]
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
+                for record in records:
+                    found = _decoded(record.value)
+                    if found is not None and found.rejected_ms >= since_ms and record.offset < end:
+                        yield record.offset, found
+
+
+async def requeue(settings: Settings, kept: Rejected, producer: AIOKafkaProducer) -> int:
+    """Send a message back to its topic and partition as it came; returns its new offset.
+
+    What made it be rejected must have changed, the registry for instance; else it comes back. A sealed batch whose
+    place in its chain is taken is dropped as a repeat, so sending one back twice changes nothing.
+
+    Raises:
+        CannotRequeue: only part of it was kept, or a worker's own topic wrote it.
+        KafkaError: the broker did not take it.
+    """
+    if kept.cut:
+        raise CannotRequeue("was too large to be kept whole")
+    if kept.finding == "document_refused":
+        raise CannotRequeue("is a document that the index refused, and no message of a topic")
+    sent = await producer.send_and_wait(
+        settings.topic(kept.topic), kept.value, key=kept.key, partition=kept.partition, headers=list(kept.headers)
+    )
+    return int(sent.offset)
+
+
+def _decoded(value: bytes | None) -> Rejected | None:
+    """Everything in the topic was written by workers; what is not of our form is none of theirs and is passed over."""
+    try:
+        return rejected.decode(value or b"")
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
