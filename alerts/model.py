@@ -200,7 +200,8 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     """One Key Vault log record, normalised. Names, hosts and ids are lower case; `time` keeps seven digits.
 
     `audit_log` is what a write of a diagnostic setting asked of the vault's audit log: on, off, None = not said.
-    `role` is the role that a role assignment gives, by the id of its definition, where the record says it.
+    `role` is the role that a role assignment gives, by the id of its definition, and `given_to` the principal who gets
+    it, where the record says so.
     """
 
     time: str
@@ -225,6 +226,7 @@ class VaultAccess(Struct, frozen=True, kw_only=True):
     time_us: int
     audit_log: bool | None = None
     role: str | None = None
+    given_to: str | None = None
 
 
 class KekUseStatus(StrEnum):

@@ -88,6 +88,19 @@ _ACTS: Final = {
     "microsoft.authorization/roleassignments/delete": _Act("takes a role on the vault from somebody", _LOW, _MEDIUM),
 }
 
+_NAMES: Final = {
+    "microsoft.keyvault/vaults/write": "vault write",
+    "microsoft.keyvault/vaults/accesspolicies/write": "access policy write",
+    "microsoft.keyvault/vaults/delete": "vault deletion",
+    "microsoft.keyvault/locations/deletedvaults/purge/action": "vault purge",
+    "microsoft.authorization/roleassignments/write": "role assignment",
+    "microsoft.authorization/roleassignments/delete": "removal of a role assignment",
+}
+"""What the Activity Log's operations are called; the vault's own speak for themselves."""
+
+_ROLE_STEP: Final = (
+    "ask who decided it; take the role back (az role assignment delete) unless somebody can say why it was given"
+)
 ROLE_GIVEN: Final = "microsoft.authorization/roleassignments/write"
 _ROLES: Final = {
     # Who may change keys or who may use them (7.1): a thief gives that to himself first.
@@ -118,7 +131,7 @@ def evaluate(seen: KekAct, limits: Limits) -> Finding | None:
     return Finding.of(
         RULE,
         severity=_severity(act, access.outcome),
-        summary=f"{access.operation} on {target} {_ended(access)}: {act.does}",
+        summary=f"{_NAMES.get(access.operation, access.operation)} on {target} {_ended(access)}: {act.does}",
         effective_ms=access.time_us // 1000,
         key=target,
         principal=access.principal.id or "",
@@ -126,21 +139,26 @@ def evaluate(seen: KekAct, limits: Limits) -> Finding | None:
         sure=_sure(judged, limits) + ("" if access.outcome is AccessOutcome.SUCCEEDED else "; nothing was changed"),
         evidence=(Evidence("vault-access", access.access_id, access.time_us // 1000),),
         facts=_facts(access, access.outcome, judged),
+        first_step=_ROLE_STEP if access.operation == ROLE_GIVEN else RULE.first_step,
     )
 
 
 def _act(access: VaultAccess) -> _Act | None:
     if access.operation == "KeyUpdate":
         return _update(access.key_change)
-    return _role(access.role) if access.operation == ROLE_GIVEN else _ACTS.get(access.operation)
+    return (
+        _role(access.role, access.given_to or "somebody")
+        if access.operation == ROLE_GIVEN
+        else _ACTS.get(access.operation)
+    )
 
 
-def _role(role: str | None) -> _Act:
+def _role(role: str | None, holder: str) -> _Act:
     """Judge a role assignment by what the role permits; what nobody knows is taken for the worse."""
     if role is None:
-        return _Act("gives somebody a role on the vault; the record does not say which", _HIGH, _MEDIUM)
+        return _Act(f"gives {holder} a role on the vault; the record does not say which", _HIGH, _MEDIUM)
     name, severity = _ROLES.get(role, (f"an unknown one ({role})", _HIGH))
-    return _Act(f"gives somebody a role on the vault: {name}", severity, _MEDIUM)
+    return _Act(f"gives {holder} a role on the vault: {name}", severity, _MEDIUM)
 
 
 def _sure(judged: KekUse | None, limits: Limits) -> str:

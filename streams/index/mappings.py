@@ -107,6 +107,7 @@ _VAULT_ACCESS: Final[Properties] = {
     "resource_id": KEYWORD,
     "audit_log": BOOLEAN,
     "role": KEYWORD,
+    "given_to": KEYWORD,
     "appended_at": DATE,
     "out_of_range": BOOLEAN,
     "original": AS_RECEIVED,

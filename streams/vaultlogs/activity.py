@@ -17,7 +17,7 @@ SETTING_WRITTEN: Final = "microsoft.insights/diagnosticsettings/write"
 STARTED: Final = frozenset({"start", "started", "accept", "accepted"})
 SUCCEEDED: Final = frozenset({"success", "succeeded"})
 FAILED: Final = frozenset({"failure", "failed"})
-_ROLE: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=/?$)")
+_GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=/?$)")
 _AUDIT: Final = frozenset({"auditevent", "audit", "alllogs"})
 """Names under which a diagnostic setting speaks of a vault's audit log: the category, and the groups that hold it."""
 
@@ -89,15 +89,16 @@ def audit_log(fields: Fields) -> bool | None:
     return any(truth(one.get("enabled")) is True for one in audit)
 
 
-def role(fields: Fields) -> str | None:
-    """Return the id of the role definition that a role assignment gives; None where the record does not say."""
+def role(fields: Fields) -> tuple[str | None, str | None]:
+    """Return what a role assignment gives, by the id of the role definition, and to whom; None = not said."""
     body = from_json(fields.request_body) if isinstance(fields.request_body, str) else fields.request_body
     if not isinstance(body, dict):
-        return None
+        return None, None
     properties = nested(body, "properties") or nested(body, "Properties")
-    given = text(properties, "roleDefinitionId") or text(properties, "RoleDefinitionId")
-    found = None if given is None else _ROLE.search(given.lower())
-    return None if found is None else found[0]
+    given = text(properties, "roleDefinitionId") or text(properties, "RoleDefinitionId") or ""
+    holder = text(properties, "principalId") or text(properties, "PrincipalId") or ""
+    found = [_GUID.search(value.lower()) for value in (given, holder)]
+    return (None if found[0] is None else found[0][0]), (None if found[1] is None else found[1][0])
 
 
 def _is_audit(entry: Record) -> bool:

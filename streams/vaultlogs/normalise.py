@@ -51,6 +51,7 @@ def normalise(original: Record, *, resource_id: str | None = None) -> VaultAcces
     outcome, denial, status = _ended(fields, access_class, status)
     address, network = located(fields)
     key_change = _key_change(fields) if operation == KEY_UPDATE else None
+    role, given_to = activity.role(fields) if operation == activity.ROLE_WRITTEN else (None, None)
     kept = (principal.id, principal.app_id, principal.upn, principal.resource, fields.tls_version, network)
     return VaultAccess(
         time=time,
@@ -74,7 +75,8 @@ def normalise(original: Record, *, resource_id: str | None = None) -> VaultAcces
         resource_id=_lower(fields.resource_id or resource_id),
         time_us=time_us,
         audit_log=activity.audit_log(fields) if operation == activity.SETTING_WRITTEN else None,
-        role=activity.role(fields) if operation == activity.ROLE_WRITTEN else None,
+        role=role,
+        given_to=given_to,
     )
 
 

@@ -190,6 +190,7 @@ def in_activity_log(operation: str, *, at_s: int = 7, oid: str = WORKLOAD["oid"]
     }
 
 
+OTHER = "cccc0000-0000-4000-8000-00000000000c"
 POLICIES = "Microsoft.KeyVault/vaults/accessPolicies/write"
 
 
@@ -242,13 +243,17 @@ def test_how_many_acts_two_logs_tell_of_does_not_depend_on_their_order(
 def test_a_role_on_a_vault_is_told_with_its_name_and_only_where_it_was_given() -> None:
     given = in_activity_log("Microsoft.Authorization/roleAssignments/write", below="/providers/x/roleAssignments/1")
     role = "/providers/Microsoft.Authorization/roleDefinitions/12338af0-0e69-4776-bea7-57ae8d297424"
-    given["properties"]["requestbody"] = json.dumps({"Id": "1", "Properties": {"RoleDefinitionId": role}})
+    given["properties"]["requestbody"] = json.dumps(
+        {"Id": "1", "Properties": {"RoleDefinitionId": role, "PrincipalId": OTHER}}
+    )
     started = given | {"resultType": "Start", "properties": {"eventDataId": "the-start"}}
 
     run = Run().take(message(started), message(given, offset=1))
 
     [found] = map(_finding, run.sent(FINDINGS))
-    assert found.finding.summary.endswith("gives somebody a role on the vault: Key Vault Crypto User")
+    assert found.finding.summary == (
+        f"role assignment on kt-prod succeeded: gives {OTHER} a role on the vault: Key Vault Crypto User"
+    )
     assert (found.finding.key, found.finding.severity) == ("kt-prod", Severity.HIGH)
 
 
