@@ -24,7 +24,8 @@ from cryptocore.records import KeyRecord, SignedRecord, verify_record
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import OUTBOX, SignatureInvalid, Signer, verify
 from cryptocore.store_engine import engine_of
-from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION, metadata
+from cryptocore.store_schema import metadata
+from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION
 from cryptocore.vocabulary import LIFE_CYCLE
 
 T = TypeVar("T")

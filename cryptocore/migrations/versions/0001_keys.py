@@ -1,0 +1,8 @@
+"""Nothing yet."""
+
+revision = "0001_keys"
+down_revision: str | None = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
