@@ -16,12 +16,14 @@ from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
 from streams.commands.rejected import rejected
 from streams.commands.sources import sources
-from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, writes_into
+from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, console, fail, now_ms, writes_into
 from streams.commands.vault import vault
 
 if TYPE_CHECKING:
     from cryptocore.registry import Registry
+    from reports.week import Week
     from streams.allowed import Allowed
+    from streams.index.port import EventIndex
     from streams.outfolder import OutFolder
 
 app = typer.Typer(
@@ -180,13 +182,24 @@ def report_weekly(
 
 async def _weekly(week: str, tz: str, out: Path, file: Path | None) -> Path:
     from reports import weekly
+    from reports.week import parse_week
 
     async with opened(file) as documents:
         simulated = bool(getattr(documents, "simulated", False))
         try:
+            if not await _is_known(documents, parse_week(week, tz)):
+                said = f"nothing is known of week {week}: no event, no vault record, no heartbeat; no report written"
+                raise fail(said, NOT_ALL_WELL)
             return await weekly.write(documents, week=week, tz=tz, out=out, simulated=simulated, prepared_ms=now_ms())
         except ValueError as problem:
             raise fail(f"--week {week}, --tz {tz}: {problem}") from problem
+
+
+async def _is_known(documents: "EventIndex", week: "Week") -> bool:
+    from streams.index.port import DocKind
+
+    kinds = (DocKind.EVENT, DocKind.CONTROL, DocKind.VAULT_ACCESS, DocKind.KEK_USE)
+    return any([await documents.find(kind, limit=1, **week.span) for kind in kinds])
 
 
 @schema.command("event")

@@ -1,7 +1,8 @@
 """How much of what happened in the vaults was seen and explained: counts per vault and hour, out of the index.
 
 An hour is *blind* where the vault answered calls of ours and its own log shows nothing at all; *partly* where it shows
-some and misses others; *silent* where nobody has anything to say of it, which is no proof that nothing happened.
+some and misses others; *silent* where nobody has anything to say of it, which is no proof that nothing happened. With a
+declaration, a vault that should have spoken within the time and did not is blind as a whole.
 """
 
 from enum import StrEnum
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from alerts.thresholds import HOUR_MS
 from cryptocore.clock import rfc3339_ms
+from streams.feeds.vaults import VaultDeclarations
 from streams.index.port import DocKind, EventIndex
 from streams.sightings import OWN_SHAPES
 
@@ -43,10 +45,29 @@ class Hour(Struct, frozen=True, kw_only=True):
 
 
 class Coverage(Struct, frozen=True):
-    """One vault's hours, without gaps, oldest first."""
+    """One vault's hours, without gaps, oldest first.
+
+    `declared` says whether vaults.toml names it, None where there is no such file; `quiet_ms` is how long its log may
+    say nothing, 0 where nobody said.
+    """
 
     vault: str
     hours: tuple[Hour, ...]
+    declared: bool | None = None
+    quiet_ms: int = 0
+
+    @property
+    def records(self) -> int:
+        """How many records of its own log there are."""
+        return sum(hour.records for hour in self.hours)
+
+    @property
+    def sight(self) -> Sight:
+        """Say what the vault's log was worth in all this time."""
+        if not self.records:
+            late = self.quiet_ms and len(self.hours) * HOUR_MS >= self.quiet_ms
+            return Sight.BLIND if late or self.count(Sight.BLIND) else Sight.SILENT
+        return Sight.PARTLY if self.count(Sight.BLIND) or self.count(Sight.PARTLY) else Sight.SEEN
 
     def total(self, status: str) -> int:
         """Add up the uses of a status."""
@@ -60,6 +81,9 @@ class Coverage(Struct, frozen=True):
         """Return it as JSON."""
         return {
             "vault": self.vault,
+            "sight": self.sight.value,
+            "declared": self.declared,
+            "records": self.records,
             "hours": len(self.hours),
             "hours_blind": self.count(Sight.BLIND),
             "hours_partly": self.count(Sight.PARTLY),
@@ -73,21 +97,32 @@ class Coverage(Struct, frozen=True):
         }
 
 
-async def read(index: EventIndex, *, since_ms: int, until_ms: int) -> list[Coverage]:
+async def read(
+    index: EventIndex, *, since_ms: int, until_ms: int, declared: VaultDeclarations | None = None
+) -> list[Coverage]:
     """Count whole hours, from the one that holds `since_ms` to the one that holds the last moment before `until_ms`.
 
-    Vaults of which the index knows nothing within that time are not listed: whether they are silent is judged against
-    vaults.toml, by the finding `vault_silent`.
+    Args:
+        index: what is read.
+        since_ms: where the time begins.
+        until_ms: where it ends, not included.
+        declared: the vaults that there are, each of which is listed; without it, those of which the index knows.
 
     Raises:
         IndexUnavailable: the index does not answer.
     """
     starts = range(since_ms // HOUR_MS * HOUR_MS, until_ms, HOUR_MS)
     counted = {start_ms: await _hour(index, start_ms) for start_ms in starts}
-    vaults = sorted({vault for found in counted.values() for vault in found})
+    known = {} if declared is None else declared.vaults
+    vaults = sorted({*known, *(vault for found in counted.values() for vault in found)})
     none: dict[str, int] = {}
     return [
-        Coverage(vault, tuple(_judged(start_ms, found.get(vault, none)) for start_ms, found in counted.items()))
+        Coverage(
+            vault,
+            tuple(_judged(start_ms, found.get(vault, none)) for start_ms, found in counted.items()),
+            None if declared is None else vault in known,
+            known[vault].quiet_ms if vault in known else 0,
+        )
         for vault in vaults
     ]
 

@@ -16,7 +16,7 @@ from cryptocore.clock import rfc3339_ms
 from streams import coverage
 from streams.cli import app
 from streams.commands.moments import moment_ms
-from streams.commands.terminal import UNREACHABLE, WRONG_USE, now_ms
+from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE, now_ms
 from streams.coverage import Sight
 from streams.index.documents import kek_use_document, vault_access_document
 from streams.index.elastic import ElasticIndex
@@ -96,7 +96,16 @@ def test_a_list_that_was_cut_says_so(file: Path) -> None:
     result = run("uses", "--index", str(file), "--limit", "4")
 
     assert "4 uses" in result.stdout
-    assert "more than 4" in result.stderr
+    assert "these are the oldest 4 of more" in result.stderr
+
+
+def test_one_use_is_one_and_none_is_a_sentence_that_says_where_to_look(file: Path) -> None:
+    one = run("uses", "--index", str(file), "-k", "tokens-kek")
+    none = run("uses", "--index", str(file), "--key", "other-kek")
+
+    assert "1 use\n" in one.stdout
+    assert none.stdout.startswith("No such use of a KEK since ")
+    assert "--since 7d" in none.stdout
 
 
 def test_coverage_counts_each_hour_and_names_those_in_which_the_log_was_blind(file: Path) -> None:
@@ -111,12 +120,78 @@ def test_coverage_counts_each_hour_and_names_those_in_which_the_log_was_blind(fi
     assert prod["hours_silent"] == 5
 
 
-def test_coverage_as_tables_shows_hours_with_something_to_say(file: Path) -> None:
+def test_coverage_begins_with_the_vaults_the_worst_first_and_then_names_the_hours_to_look_at(file: Path) -> None:
     result = run("coverage", "--index", str(file))
 
-    hours = [line for line in result.stdout.splitlines() if "kv-prod" in line]
-    assert len(hours) == 3
-    assert "blind" in hours[1]
+    vaults, hours = result.stdout.split("Hours to look at:")
+    assert vaults.index("kv-prod") < vaults.index("kv-other")
+    assert [line.split("│")[3].strip() for line in hours.splitlines() if "kv-" in line] == ["partly", "blind"]
+
+
+def test_every_hour_is_listed_when_asked_for(file: Path) -> None:
+    result = run("coverage", "--index", str(file), "--hours")
+
+    assert sum("kv-other" in line for line in result.stdout.splitlines()) == 2
+    assert "All hours with something to say:" in result.stdout
+
+
+DECLARED = """
+[[vault]]
+name = "kv-prod"
+resource_id = "/subscriptions/s/resourceGroups/r/providers/Microsoft.KeyVault/vaults/kv-prod"
+owner = "platform"
+
+[[vault]]
+name = "kv-mute"
+resource_id = "/subscriptions/s/resourceGroups/r/providers/Microsoft.KeyVault/vaults/kv-mute"
+owner = "platform"
+quiet_hours = 24
+"""
+
+
+def test_a_declared_vault_without_records_is_blind_and_an_undeclared_one_is_called_so(file: Path) -> None:
+    declared = file.with_name("vaults.toml")
+    declared.write_text(DECLARED)
+
+    result = run("coverage", "--index", str(file), "--vaults", str(declared), "--since", "25h")
+    short = run("coverage", "--index", str(file), "--vaults", str(declared), "--since", "3h", "--json")
+
+    rows = [[cell.strip() for cell in line.split("│")[1:3]] for line in result.stdout.splitlines() if "kv-" in line]
+    assert rows[:3] == [["kv-mute", "blind, no record"], ["kv-prod", "partly"], ["kv-other", "seen, not declared"]]
+    mute = next(one for one in json.loads(short.stdout) if one["vault"] == "kv-mute")
+    assert (mute["sight"], mute["declared"], mute["records"]) == ("silent", True, 0), "it may be quiet for a day"
+
+
+def test_a_declaration_that_cannot_be_used_is_named(file: Path) -> None:
+    result = run("coverage", "--index", str(file), "--vaults", str(file.with_name("absent.toml")))
+
+    assert result.exit_code == WRONG_USE
+    assert "absent.toml: file: " in result.stderr
+
+
+def test_an_index_that_knows_nothing_of_the_time_says_so(file: Path) -> None:
+    later = run("coverage", "--index", str(file), "--since", "1m")
+
+    assert later.stdout.startswith("No record of a vault and no use of a KEK since ")
+
+
+def test_the_settings_name_the_declaration_where_the_index_is_theirs(tmp_path: Path) -> None:
+    (tmp_path / "vaults.toml").write_text("[[vault]]")
+
+    result = run("coverage", KEYTRAIL_VAULTS_FILE=str(tmp_path / "vaults.toml"))
+
+    assert result.exit_code == WRONG_USE
+    assert "vault 1.name: is missing" in result.stderr
+
+
+def test_a_week_without_data_is_said_so_and_gives_no_report(file: Path) -> None:
+    arguments = ["report", "weekly", "--index", str(file), "--week", "2020-W10", "--out", str(file.parent / "reports")]
+
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == NOT_ALL_WELL
+    assert "nothing is known of week 2020-W10" in result.stderr
+    assert not (file.parent / "reports").exists()
 
 
 @pytest.mark.parametrize("command", ["uses", "coverage"])
@@ -156,9 +231,9 @@ async def test_both_indices_count_the_same(elasticsearch_url: str, tmp_path: Pat
     await fill(ElasticIndex.connect(**names))  # type: ignore[arg-type]
     elastic = ElasticIndex.connect(**names)  # type: ignore[arg-type]
 
-    span = {"since_ms": NOON_MS, "until_ms": NOON_MS + 5 * HOUR_MS}
-    found = await coverage.read(elastic, **span)
-    wanted = await coverage.read(embedded, **span)
+    until_ms = NOON_MS + 5 * HOUR_MS
+    found = await coverage.read(elastic, since_ms=NOON_MS, until_ms=until_ms)
+    wanted = await coverage.read(embedded, since_ms=NOON_MS, until_ms=until_ms)
     await elastic.close()
     await embedded.close()
 
