@@ -49,8 +49,8 @@ _is_last_trace = re.compile(f'{TRACE_ID}"}}'.encode()).fullmatch
 class PlainUse(Struct, gc=False):
     """One plain use, cut into its parts; `decode_line` makes an AuditEvent of its line.
 
-    `key_id` is in hex and `id` has its dashes, both as written. `subject` and `caller` are bytes to look something up
-    by: equal bytes stand for equal values.
+    `key_id` is in hex and `id` has its dashes, both as written. `subject` and `caller` are there to look something up
+    by: equal bytes stand for equal values, and nearly always are the same object.
     """
 
     operation: Operation
@@ -88,8 +88,9 @@ class _Seconds(dict[bytes, int]):
 
 
 _seconds = _Seconds()
-_subjects: set[bytes] = set()
-_callers: set[bytes] = set()
+_milliseconds: Final = {b"%03d" % number: number for number in range(1000)}
+_subjects: dict[bytes, bytes] = {}
+_callers: dict[bytes, bytes] = {}
 
 
 def read_lines(value: bytes, service: str) -> tuple[list[ReadLine], list[bytes]]:
@@ -105,7 +106,7 @@ def read_lines(value: bytes, service: str) -> tuple[list[ReadLine], list[bytes]]
     if not raw_lines.pop():
         try:
             lines, uses = _read(raw_lines, _cut_of(service))
-        except (EventInvalid, ValueError):  # something is wrong; what, and in which line, is said below
+        except (EventInvalid, LookupError, UnicodeDecodeError):  # something is wrong; what, and where, is said below
             lines, uses = [], []
         if lines and _are_well_formed(uses):
             return lines, raw_lines
@@ -119,7 +120,8 @@ def _read(raw_lines: Sequence[bytes], cut: _Cut) -> tuple[list[ReadLine], list[P
     The hot path: one function, because a call costs as much as most of its lines.
     """
     size, layout, service = cut
-    unpack, acts, subjects, callers, seconds = layout.unpack_from, _ACTS, _subjects, _callers, _seconds
+    unpack, acts, seconds, milliseconds = layout.unpack_from, _ACTS, _seconds, _milliseconds
+    subjects, callers = _subjects, _callers
     lines: list[ReadLine] = []
     uses: list[PlainUse] = []
     for raw in raw_lines:
@@ -127,17 +129,18 @@ def _read(raw_lines: Sequence[bytes], cut: _Cut) -> tuple[list[ReadLine], list[P
             head, ident, act, time, told_by, key_id = unpack(raw)
             operation = acts.get(act)
             if operation is not None and told_by == service and head == _HEAD:
-                trace_id = b""
-                subject, _, caller = raw[size:].partition(_ACTOR)
-                if caller not in callers:
-                    caller, trace_id = _without_trace(caller)
-                if caller in callers and subject in subjects:
-                    occurred_ms = seconds[time[:_SECOND]] + int(time[20:23])
+                subject_text, _, caller_text = raw[size:].partition(_ACTOR)
+                subject, caller, trace_id = subjects.get(subject_text), callers.get(caller_text), b""
+                if caller is None:
+                    caller_text, trace_id = _without_trace(caller_text)
+                    caller = callers.get(caller_text)
+                if subject is not None and caller is not None:
+                    occurred_ms = seconds[time[:_SECOND]] + milliseconds[time[20:23]]
                     use = PlainUse(operation, ident, time, occurred_ms, key_id, subject, caller, trace_id)
                     uses.append(use)
                     lines.append(use)
                     continue
-                lines.append(_learn(raw, subject, caller))
+                lines.append(_learn(raw, subject_text, caller_text))
                 continue
         lines.append(decode_line(raw))
     return lines, uses
@@ -192,10 +195,10 @@ def _is_plain(event: AuditEvent) -> bool:
     )
 
 
-def _remember(known: set[bytes], part: bytes) -> None:
+def _remember(known: dict[bytes, bytes], part: bytes) -> None:
     if len(known) >= MAX_REMEMBERED:
         known.clear()
-    known.add(part)
+    known[part] = part
 
 
 @lru_cache(maxsize=1024)

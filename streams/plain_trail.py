@@ -26,6 +26,7 @@ from streams.key_trail import Batch
 from streams.state import Kind
 
 _SUCCEEDED: Final = Outcome.SUCCEEDED
+_EVENT: Final = DocKind.EVENT
 _BEGIN: Final = b'{"@timestamp":"'
 _ID: Final = b'","event":{"id":"'
 _TRACE: Final = b',"trace":{"id":"%b"}'
@@ -93,6 +94,8 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     records = batch.state.records(Kind.KEY)
     live, changed = cast("dict[bytes, KeyHistory]", records.live), records.changed
     documents, shared, most = batch.effects.documents, fragment.body, limits.recent_uses
+    day_ms = earliest_ms - earliest_ms % DAY_MS
+    midnight_ms = day_ms + DAY_MS
     join, subjects, callers = b"".join, _subjects, _callers
     for place in range(start, len(lines)):
         use = lines[place]
@@ -125,12 +128,12 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
         if version.revision != revision and (version.revision or version.used < revision):
             return place
         # 5
-        counts, counted = history.counts, act.counted
-        if counted in counts:
-            counts[counted] += 1
-        else:
+        try:
+            history.counts[act.counted] += 1
+        except KeyError:
             history.count(operation, _SUCCEEDED)
-        history.last_ms = max(history.last_ms, occurred_ms)
+        if history.last_ms < occurred_ms:  # noqa: PLR1730 - max() is a call
+            history.last_ms = occurred_ms
         packed = join((
             _pack_ms(occurred_ms), unhexlify(use.id.replace(b"-", b"")),
             act.packed, subject.packed, caller.packed, service,
@@ -149,7 +152,8 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
             caller.who, _TRACE % trace if trace else b"", caller.use,
             subject.owner, use.key_id, subject.key, shared, raw, _END,
         ))  # fmt: skip
-        documents.append(_document((DocKind.EVENT, use.id.decode(), body, occurred_ms - occurred_ms % DAY_MS, 0, None)))
+        day = day_ms if occurred_ms < midnight_ms else midnight_ms
+        documents.append(_document((_EVENT, use.id.decode(), body, day, 0, None)))
     return len(lines)
 
 

@@ -11,6 +11,7 @@ from cryptocore.batch import OpenedBatch
 from cryptocore.events import AuditEvent, Operation, Outcome, OwnerRef, Reason
 from cryptocore.keys import KeyState
 from cryptocore.plain_uses import PlainUse
+from streams.index.documents import DAY_MS
 from streams.key_history import KeyHistory
 from streams.keys import KeysStep
 from streams.messages import Message
@@ -179,4 +180,17 @@ def test_a_use_told_by_a_compromised_signer_is_not_remembered() -> None:
     history = fast.states[0].get(Kind.KEY, bytes.fromhex(KEY_ID), KeyHistory)
     assert history is not None
     assert history.counts == {"decrypt/succeeded": 2}
+    assert_alike(fast, slow)
+
+
+def test_uses_around_midnight_go_to_their_own_days() -> None:
+    sender = Sender("billing")
+    fast, slow = monitors(sender)
+    midnight_ms = NOW_MS - NOW_MS % DAY_MS
+    for _ in range(2):
+        batch = sender.seal(*(event(at_ms=midnight_ms + n) for n in (-1, 0, 1)), sealed_ms=midnight_ms + 2)
+        fast.take(batch, append_ms=midnight_ms + 3)
+        slow.take(batch, append_ms=midnight_ms + 3)
+
+    assert [document.day_ms for document in fast.documents] == 2 * [midnight_ms - DAY_MS, midnight_ms, midnight_ms]
     assert_alike(fast, slow)
