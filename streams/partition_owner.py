@@ -197,8 +197,9 @@ class PartitionOwner:
         if message is None:
             self._after_cut += documents
         else:
-            if any(document.version for document in documents):
-                self._after_cut += [document for document in documents if document.version]
+            versioned = [document for document in documents if document.version]
+            if versioned:
+                self._after_cut += versioned
                 documents = [document for document in documents if not document.version]
             self._give(documents)
         if self._dirty_s is None:

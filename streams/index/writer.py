@@ -135,8 +135,8 @@ class IndexWriter:
         if owner is None:
             owner = self._owners[owner_key] = _Owner(owner_key)
         owner.next = max(owner.next, offset + 1)
-        size = sum(len(document.body) for document in documents)
-        counted = any(not document.version for document in documents)
+        size, versioned = _weigh(documents)
+        counted = versioned < len(documents)
         missed_later = counted and owner.missed_from is not None and offset > owner.missed_to
         if missed_later or (self.held and self.held + size > self._held_bytes):
             if counted and owner.missed_from is None:
@@ -146,8 +146,14 @@ class IndexWriter:
             return False
         if counted and owner.missed_from is not None:
             owner.missed_from = None if offset >= owner.missed_to else offset + 1
-        if documents:
-            self._enqueue(owner, offset, documents)
+        if not documents:
+            return True
+        if size <= self._max_bytes and len(documents) <= self._max_documents:
+            self._enqueue(_Group(owner, offset, documents, size, counted, versioned > 0))
+        else:
+            for part in self._parts(documents):
+                size, versioned = _weigh(part)
+                self._enqueue(_Group(owner, offset, part, size, versioned < len(part), versioned > 0))
         return True
 
     def confirmed(self, owner_key: OwnerKey) -> int | None:
@@ -212,17 +218,14 @@ class IndexWriter:
         if self._fault is not None:
             raise self._fault
 
-    def _enqueue(self, owner: _Owner, offset: int, documents: Sequence[Document]) -> None:
-        for part in self._parts(documents):
-            size = sum(len(document.body) for document in part)
-            counted = any(not document.version for document in part)
-            versioned = any(document.version for document in part)
-            self._queue.append(_Group(owner, offset, part, size, counted, versioned))
-            if counted:
-                owner.pending[offset] = owner.pending.get(offset, 0) + 1
-            self.held += size
-            self._queued_bytes += size
-            self._queued_documents += len(part)
+    def _enqueue(self, group: _Group) -> None:
+        self._queue.append(group)
+        if group.counted:
+            pending = group.owner.pending
+            pending[group.offset] = pending.get(group.offset, 0) + 1
+        self.held += group.size
+        self._queued_bytes += group.size
+        self._queued_documents += len(group.documents)
         if self._queued_documents >= self._max_documents or self._queued_bytes >= self._max_bytes:
             self._full.set()
         if self._pump is None or self._pump.done():
@@ -328,3 +331,11 @@ class IndexWriter:
     def _note_fault(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and self._fault is None:
             self._fault = task.exception()
+
+
+def _weigh(documents: Sequence[Document]) -> tuple[int, int]:
+    """Bytes of the bodies, and how many documents have a version."""
+    return (
+        sum([len(document.body) for document in documents]),
+        len([document for document in documents if document.version]),
+    )
