@@ -2,7 +2,7 @@
 
 A vault's records are spread over the partitions of `vault-access` by key, so no partition of that topic can tell a
 silent vault from one whose records go elsewhere. Only the vault's own log counts: the Activity Log goes on when that
-is cut, and Event Grid needs no diagnostic setting.
+is cut, and Event Grid needs no diagnostic setting. What the Activity Log tells is why a vault may be silent.
 """
 
 from typing import Final, Literal
@@ -10,12 +10,13 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from alerts.model import Finding, VaultAccess
+from alerts.model import AccessOutcome, Finding, VaultAccess
 from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS
-from streams.feeds.vaults import Seen, VaultDeclarations, coverage_findings, silent_finding
+from streams.feeds.vaults import Acted, Seen, VaultDeclarations, coverage_findings, silent_finding
 from streams.findings import FindingBook
 from streams.messages import SOURCES, Effects
 from streams.state import Kind, State
+from streams.vaultlogs.activity import SETTING_WRITTEN
 from streams.vaultlogs.fields import Shape
 
 TELL_MS: Final = 10 * MINUTE_MS
@@ -28,17 +29,24 @@ ABSENT_MS: Final = HOUR_MS
 FORGET_MS: Final = 31 * DAY_MS
 MAX_VAULTS: Final = 4_096
 OWN_SHAPES: Final = frozenset({Shape.ENVELOPE, Shape.AZURE_DIAGNOSTICS, Shape.AZKV_AUDIT_LOGS, Shape.MANAGED_HSM})
+SETTING_DELETED: Final = "microsoft.insights/diagnosticsettings/delete"
 _TOLD: Final = b"sighted:"
+_ACTED: Final = b"acted:"
 _VAULT: Final = b"vault:"
 _WATCH: Final = b"watch"
 
 
 class VaultSeen(Struct, frozen=True, kw_only=True, tag_field="type", tag="vault"):
-    """A vault's own log spoke; `append_ms` is when its record came into our log."""
+    """A vault's own log spoke; `append_ms` is when its record came into our log.
+
+    With `activity` it is the Activity Log that spoke of the vault: of anything, or of its diagnostic setting, which was
+    written (with the audit log on or off, or the record does not say) or deleted.
+    """
 
     v: Literal[1] = 1
     vault: str
     append_ms: int
+    activity: Literal["", "seen", "on", "off", "written", "deleted"] = ""
 
 
 class Told(Struct, array_like=True):
@@ -54,6 +62,9 @@ class KnownVault(Struct, kw_only=True, omit_defaults=True):
     last_ms: int | None = None
     silent_ms: int = 0
     undeclared_ms: int = 0
+    acted_ms: int = 0
+    setting: str = ""
+    setting_ms: int = 0
 
 
 class Watch(Struct):
@@ -68,15 +79,25 @@ _encode = msgspec.json.Encoder().encode
 
 def tell(access: VaultAccess, append_ms: int, state: State, effects: Effects) -> None:
     """Name the vault of an accepted record to the sources agent, unless that was done a moment ago."""
-    if access.vault is None or access.shape not in OWN_SHAPES:
+    if access.vault is None or access.shape not in {*OWN_SHAPES, Shape.ACTIVITY_LOG}:
         return
-    ident = _TOLD + access.vault.encode()
+    activity = _activity(access) if access.shape == Shape.ACTIVITY_LOG else ""
+    ident = (_ACTED if activity else _TOLD) + access.vault.encode()
     told = state.get(Kind.METER, ident, Told)
     if told is None and state.count(Kind.METER) > MAX_VAULTS:
         return
-    if told is None or append_ms - told.append_ms >= TELL_MS:
+    if told is None or append_ms - told.append_ms >= TELL_MS or activity not in {"", "seen"}:
         state.put(Kind.METER, ident, Told(append_ms))
-        effects.send(SOURCES, access.vault.encode(), _encode(VaultSeen(vault=access.vault, append_ms=append_ms)))
+        seen = VaultSeen(vault=access.vault, append_ms=append_ms, activity=activity)
+        effects.send(SOURCES, access.vault.encode(), _encode(seen))
+
+
+def _activity(access: VaultAccess) -> Literal["seen", "on", "off", "written", "deleted"]:
+    if access.outcome is AccessOutcome.SUCCEEDED and access.operation == SETTING_DELETED:
+        return "deleted"
+    if access.outcome is AccessOutcome.SUCCEEDED and access.operation == SETTING_WRITTEN:
+        return "written" if access.audit_log is None else "on" if access.audit_log else "off"
+    return "seen"
 
 
 class VaultWatch:
@@ -104,6 +125,12 @@ class VaultWatch:
             if len(self._known) >= MAX_VAULTS:
                 return
             known = self._known[seen.vault] = KnownVault()
+        if seen.activity:
+            known.acted_ms = max(known.acted_ms, seen.append_ms)
+            if seen.activity != "seen" and seen.append_ms >= known.setting_ms:
+                known.setting, known.setting_ms = seen.activity, seen.append_ms
+            self._put(seen.vault, known, state)
+            return
         known.first_ms = seen.append_ms if known.first_ms is None else min(known.first_ms, seen.append_ms)
         known.last_ms = max(known.last_ms or 0, seen.append_ms)
         if known.silent_ms and seen.vault in self._declared.vaults:
@@ -128,7 +155,13 @@ class VaultWatch:
             for name, known in self._known.items()
             if known.first_ms is not None and known.last_ms is not None
         }
-        for finding in coverage_findings(self._declared, spoke, since_ms=watch.since_ms, now_ms=now_ms):
+        acted = {
+            name: Acted(known.acted_ms, known.setting, known.setting_ms)
+            for name, known in self._known.items()
+            if known.acted_ms
+        }
+        since_ms = watch.since_ms
+        for finding in coverage_findings(self._declared, spoke, since_ms=since_ms, now_ms=now_ms, acted=acted):
             self._report(finding, now_ms, state, effects)
         self._forget(now_ms, state)
 
@@ -148,7 +181,8 @@ class VaultWatch:
     def _forget(self, now_ms: int, state: State) -> None:
         """Forget vaults that nobody declared and that are gone."""
         for name, known in list(self._known.items()):
-            if name not in self._declared.vaults and now_ms - (known.last_ms or 0) >= FORGET_MS:
+            last_ms = max(known.last_ms or 0, known.acted_ms)
+            if name not in self._declared.vaults and now_ms - last_ms >= FORGET_MS:
                 del self._known[name]
                 state.forget(Kind.METER, _VAULT + name.encode())
 

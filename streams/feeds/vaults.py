@@ -14,9 +14,9 @@ from msgspec import Struct
 from alerts.model import Finding
 from alerts.system import system_finding
 from alerts.thresholds import DAY_MS, HOUR_MS
+from cryptocore import tomlfile
 from cryptocore.clock import rfc3339_ms
 from cryptocore.errors import FormatError
-from cryptocore import tomlfile
 from streams.vaultlogs.objects import resource
 from streams.vaultlogs.rejection import VaultRecordRejected
 
@@ -91,8 +91,24 @@ class Seen(Struct, frozen=True):
     last_ms: int
 
 
+class Acted(Struct, frozen=True):
+    """What the Activity Log tells of a vault: when it spoke last, and what became of its diagnostic setting last.
+
+    `setting` is on, off, deleted, written (the record does not say how), or "" where no record is about one.
+    """
+
+    last_ms: int
+    setting: str = ""
+    setting_ms: int = 0
+
+
 def coverage_findings(
-    declared: VaultDeclarations, seen: Mapping[str, Seen], *, since_ms: int, now_ms: int
+    declared: VaultDeclarations,
+    seen: Mapping[str, Seen],
+    *,
+    since_ms: int,
+    now_ms: int,
+    acted: Mapping[str, Acted] | None = None,
 ) -> list[Finding]:
     """Say which declared vaults are silent, and which vaults nobody declared.
 
@@ -101,13 +117,15 @@ def coverage_findings(
         seen: by vault, what came of its own log (the Activity Log goes on when a vault's is cut).
         since_ms: since when records are looked at; a vault that never spoke is silent since then.
         now_ms: the broker's time.
+        acted: by vault, what the Activity Log tells; it never counts as a vault's own log.
     """
     found = []
     for name, vault in declared.vaults.items():
         last_ms = seen[name].last_ms if name in seen else None
         quiet_since_ms = since_ms if last_ms is None else max(last_ms, since_ms)
         if now_ms - quiet_since_ms >= vault.quiet_ms:
-            found.append(silent_finding(vault, last_ms, at_ms=quiet_since_ms + vault.quiet_ms))
+            known = (acted or {}).get(name)
+            found.append(silent_finding(vault, last_ms, at_ms=quiet_since_ms + vault.quiet_ms, acted=known))
     found += [
         system_finding(
             "vault_undeclared",
@@ -121,9 +139,12 @@ def coverage_findings(
     return found
 
 
-def silent_finding(vault: DeclaredVault, last_ms: int | None, *, at_ms: int) -> Finding:
-    """Say that a declared vault's own log stopped, or never began."""
+def silent_finding(vault: DeclaredVault, last_ms: int | None, *, at_ms: int, acted: Acted | None = None) -> Finding:
+    """Say that a declared vault's own log stopped, or never began, and what is known of its diagnostic setting."""
     last = "no record has ever come" if last_ms is None else f"the last record came at {rfc3339_ms(last_ms)}"
+    setting = _setting(last_ms, acted)
+    if setting:
+        last = f"{last}; {setting}"
     return system_finding(
         "vault_silent",
         summary=f"{vault.name} of {vault.owner} logged nothing for {vault.quiet_ms // HOUR_MS} h: {last}",
@@ -131,6 +152,22 @@ def silent_finding(vault: DeclaredVault, last_ms: int | None, *, at_ms: int) -> 
         key=vault.name,
         facts={"owner": vault.owner, "keks": ", ".join(vault.keks) or "none declared"},
     )
+
+
+def _setting(last_ms: int | None, acted: Acted | None) -> str:
+    """What the Activity Log tells of the diagnostic setting without which a vault logs nothing; "" where nothing."""
+    if acted is None:
+        return ""
+    when = rfc3339_ms(acted.setting_ms)[:19] + "Z"
+    if acted.setting == "deleted":
+        return f"its diagnostic setting was deleted at {when}, and none was written since"
+    if acted.setting == "off":
+        return f"its diagnostic setting was written at {when} with the audit log off"
+    if acted.setting:
+        return f"a diagnostic setting was written at {when}: look at where it leads, and at the feed"
+    if last_ms is None:
+        return "the Activity Log tells of it: it lacks a diagnostic setting for its audit log, or that leads elsewhere"
+    return "the Activity Log goes on: the vault's diagnostic setting, or where it leads, was lost"
 
 
 def _vault(table: dict[str, Any], where: str) -> DeclaredVault:

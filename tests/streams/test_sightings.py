@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
+import pytest
 
 from alerts.model import FindingMessage, FindingResolved
 from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS, Limits
@@ -103,16 +104,87 @@ def test_a_vault_agent_names_a_vault_once_in_ten_minutes_and_only_where_vaults_a
     assert sent(*many, step=VaultStep(limits=Limits())) == []
 
 
-def test_the_activity_log_and_quarantined_records_do_not_make_a_vault_speak() -> None:
-    act = {
-        "time": "2026-11-16T02:41:07.1234567Z",
-        "resourceId": RESOURCE,
-        "operationName": "MICROSOFT.KEYVAULT/VAULTS/WRITE",
-        "category": "Administrative",
-        "resultType": "Success",
+ACT = {
+    "time": "2026-11-16T02:41:07.1234567Z",
+    "resourceId": RESOURCE,
+    "operationName": "MICROSOFT.KEYVAULT/VAULTS/WRITE",
+    "category": "Administrative",
+    "resultType": "Success",
+}
+
+
+def setting(act: str, *, progress: str = "Success", logs: list[dict[str, Any]] | None = None, at: int = 0) -> Record:
+    """A record of the Activity Log about a diagnostic setting of the vault."""
+    body = {} if logs is None else {"requestbody": {"properties": {"logs": logs}}}
+    return ACT | {
+        "resourceId": f"{RESOURCE}/providers/microsoft.insights/diagnosticSettings/all",
+        "operationName": f"microsoft.insights/diagnosticSettings/{act}",
+        "resultType": progress,
+        "correlationId": f"{at}",
+        "properties": body,
     }
 
-    assert sent(act, record(httpStatusCode="strange")) == []
+
+def test_the_activity_log_is_told_apart_and_quarantined_records_do_not_make_a_vault_speak() -> None:
+    told = [decode(one) for one in sent(ACT, record(httpStatusCode="strange"))]
+
+    assert told == [VaultSeen(vault="kt-prod", append_ms=T0, activity="seen")]
+
+
+@pytest.mark.parametrize(
+    ("made", "activity"),
+    [
+        (setting("write", logs=[{"category": "AuditEvent", "enabled": True}]), "on"),
+        (setting("write", logs=[{"category": "AuditEvent", "enabled": False}]), "off"),
+        (setting("write"), "written"),
+        (setting("delete"), "deleted"),
+        (setting("delete", progress="Start"), "seen"),
+        (setting("delete", progress="Failure"), "seen"),
+    ],
+)
+def test_what_became_of_a_diagnostic_setting_is_told_at_once(made: Record, activity: str) -> None:
+    told = [decode(one) for one in sent(ACT, made)]
+
+    assert [one.activity for one in told if isinstance(one, VaultSeen)] == list(dict.fromkeys(["seen", activity]))
+
+
+@pytest.mark.parametrize(
+    ("spoke", "activities", "said"),
+    [
+        (False, [], "no record has ever come"),
+        (False, ["seen"], "no record has ever come; the Activity Log tells of it: it lacks a diagnostic setting for"),
+        (False, ["on"], "a diagnostic setting was written at 2026-11-16T02:41:07Z"),
+        (False, ["on", "deleted", "seen"], "its diagnostic setting was deleted at 2026-11-16T02:41:07Z"),
+        (True, ["off"], "its diagnostic setting was written at 2026-11-16T02:41:07Z"),
+        (True, ["seen"], "the Activity Log goes on: the vault's diagnostic setting, or where it leads, was lost"),
+    ],
+)
+def test_a_silent_vault_is_told_with_what_is_known_of_its_diagnostic_setting(
+    spoke: bool, activities: list[Any], said: str
+) -> None:
+    run = Sources()
+    if spoke:
+        run.see("kt-prod")
+    for activity in activities:
+        run.take(encode(VaultSeen(vault="kt-prod", append_ms=run.now_ms, activity=activity)))
+    run.restart()
+
+    run.pass_until(T0 + DAY_MS + 2 * MINUTE_MS)
+
+    [told] = [_told.decode(out.value) for out in run.effects.out if out.topic == FINDINGS]
+    assert told.finding.rule_id == "vault_silent"
+    assert said in told.finding.summary
+
+
+def test_the_activity_log_of_a_vault_that_nobody_declared_is_no_finding_and_is_forgotten() -> None:
+    run = Sources().see("kt-prod")
+    run.take(encode(VaultSeen(vault="kv-theirs", append_ms=run.now_ms, activity="seen")))
+
+    run.pass_until(T0 + 10 * MINUTE_MS)
+
+    assert run.said() == Counter()
+    run.pass_until(T0 + 32 * DAY_MS, every_ms=30 * MINUTE_MS)
+    assert not any(b"kv-theirs" in ident for ident in run.state.idents(Kind.METER))
 
 
 def test_a_vault_that_speaks_is_never_silent_and_one_that_stops_is_told_once_a_day() -> None:
