@@ -55,6 +55,8 @@ class Limits:
     # After a KEK was disabled, changed or deleted, its services may go on for as long as they may serve from a cache,
     # and two clocks may differ; what goes on after that does not know of it (kek_drift).
     kek_settled_ms: int = 5 * MINUTE_MS
+    # KEKs of one partition whose state is followed; a fleet has dozens, and names beyond are somebody's invention.
+    keks: int = 4_096
 
     # Sealed batches and their chains (docs/formats.md, "Sealed batch").
     open_gaps: int = 1_024

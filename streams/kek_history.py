@@ -116,14 +116,14 @@ class KekHistory(Struct, kw_only=True, omit_defaults=True):
         self.earliest_ms = at_ms
         return True
 
+    def latest_ms(self) -> int:
+        """When something was done to it or with it last."""
+        acted_ms = self.acts[-1].time_us // 1000 if self.acts else 0
+        return max(acted_ms, self.earliest_ms or 0, *(use.last_ms for use in self.uses.values()))
+
     def changes(self) -> tuple[KekChange, ...]:
         """List what enabled, disabled or renewed the KEK, oldest first."""
         return tuple(_changes(self.acts))
-
-    def last_use_ms(self, version: str | None = None) -> int | None:
-        """When it was used last: a version, or (None) any; a use that named none counts for each."""
-        names = self.uses if version is None else {version, ""} & self.uses.keys()
-        return max((self.uses[name].last_ms for name in names), default=None)
 
 
 def is_wrap(use: KekUse) -> bool:

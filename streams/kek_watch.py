@@ -10,7 +10,7 @@ from typing import Final
 
 from alerts import rules
 from alerts.model import AccessOutcome, KekAccess, KekUseStatus
-from alerts.thresholds import MINUTE_MS, Limits
+from alerts.thresholds import DAY_MS, MINUTE_MS, Limits
 from streams.correlate import Claim, partition_key
 from streams.feeds.vaults import VaultDeclarations
 from streams.joinstate import UseState
@@ -20,6 +20,8 @@ from streams.messages import Effects
 from streams.standing import StandingFindings
 from streams.state import Kind, State
 
+FORGET_MS: Final = 400 * DAY_MS
+"""A KEK that nobody used or touched for this long is forgotten: longer than any cryptoperiod of a year."""
 _JUDGE_MS: Final = 5 * MINUTE_MS
 """What only time brings is looked for this often."""
 
@@ -52,14 +54,16 @@ class KekWatch:
     def take_record(self, ident: bytes, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
         """Note a vault record, and judge what it tells of."""
         key = _key(known)
-        history = state.get(Kind.KEK, key, KekHistory) or KekHistory()
+        history = self._history(key, state) if known.use.outcome == AccessOutcome.SUCCEEDED else None
+        if history is None:
+            return
         if known.act is None:
             if history.note_time(known.use.time_us // 1000):
                 state.put(Kind.KEK, key, history)
             if is_wrap(known.use):
                 self._wraps[key][ident] = None
                 self._judge_wrap(ident, history, now_ms, state, effects)
-        elif known.act.outcome is AccessOutcome.SUCCEEDED and history.note_act(known.act):
+        elif history.note_act(known.act):
             state.put(Kind.KEK, key, history)
             for wrap in self._wraps[key]:
                 self._judge_wrap(wrap, history, now_ms, state, effects)
@@ -71,7 +75,7 @@ class KekWatch:
             return
         key = _key(known)
         history = state.get(Kind.KEK, key, KekHistory)
-        explained = _EXPLAINED.get(known.use.status)
+        explained = None if known.use.reason == "no_batches" else _EXPLAINED.get(known.use.status)
         if history is not None and history.explain(known.use.id, explained=explained):
             state.put(Kind.KEK, key, history)
             self._contradictions(key, history, now_ms, state, effects)
@@ -79,7 +83,9 @@ class KekWatch:
     def take_claim(self, claim: Claim, now_ms: int, state: State, effects: Effects) -> None:
         """Note that a service used a KEK, or tried to."""
         key = partition_key(claim.vault, claim.name)
-        history = state.get(Kind.KEK, key, KekHistory) or KekHistory()
+        history = self._history(key, state)
+        if history is None:
+            return
         version = None if claim.version is None else claim.version.lower()
         succeeded = claim.outcome == "succeeded"
         if history.note_use(version, claim.operation, claim.effective_ms, claim.event_id, succeeded=succeeded):
@@ -97,8 +103,19 @@ class KekWatch:
         self._judged_ms = now_ms
         for key in state.idents(Kind.KEK):
             history = state.get(Kind.KEK, key, KekHistory)
-            if history is not None:
+            if history is None:
+                continue
+            if not history.told and history.latest_ms() + FORGET_MS <= now_ms:
+                state.forget(Kind.KEK, key)
+            else:
                 self._contradictions(key, history, now_ms, state, effects)
+
+    def _history(self, key: bytes, state: State) -> KekHistory | None:
+        """Return what is known of a KEK; None for a new one where too many are: names can be invented."""
+        known = state.get(Kind.KEK, key, KekHistory)
+        if known is None and state.count(Kind.KEK) < self._limits.keks:
+            return KekHistory()
+        return known
 
     def _judge_wrap(self, ident: bytes, history: KekHistory, now_ms: int, state: State, effects: Effects) -> None:
         known = state.get(Kind.USE, ident, UseState)

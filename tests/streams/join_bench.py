@@ -71,13 +71,15 @@ def attempt(name: str, at_ms: int = T0, status: int | None = 200) -> VaultAttemp
     )
 
 
-def outcome(name: str, at_ms: int = T0, *, attempts: tuple[VaultAttempt, ...] | None = None, **changes: Any) -> Claim:
+def outcome(
+    call: str, /, at_ms: int = T0, *, attempts: tuple[VaultAttempt, ...] | None = None, **changes: Any
+) -> Claim:
     values = {
-        "event_id": f"outcome-{name}",
-        "intent_id": f"intent-{name}",
+        "event_id": f"outcome-{call}",
+        "intent_id": f"intent-{call}",
         "phase": "outcome",
         "outcome": "succeeded",
-        "attempts": (attempt(name, at_ms),) if attempts is None else attempts,
+        "attempts": (attempt(call, at_ms),) if attempts is None else attempts,
         "effective_ms": at_ms + 50,
         "append_ms": at_ms + 50,
     }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from alerts.examples import key_change
 from alerts.model import FindingMessage, FindingResolved, Severity
-from alerts.thresholds import HOUR_MS, MINUTE_MS, SECOND_MS, Limits
+from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Limits
 from streams.correlate import Claim, Progress, Use
 from streams.feeds.vaults import VaultDeclarations
 from streams.join import JoinStep
@@ -34,13 +34,13 @@ OFF, ON = key_change(enabled=False), key_change(enabled=True)
 NEWER = "d" * 32
 
 
-def disabled(name: str = "off", at_ms: int = T0, **changes: Any) -> Use:
+def disabled(record: str = "off", /, at_ms: int = T0, **changes: Any) -> Use:
     values: dict[str, Any] = {"key_change": OFF, "version": VERSION, "principal_id": STRANGER}
-    return act(name, "KeyUpdate", at_ms, **(values | changes))
+    return act(record, "KeyUpdate", at_ms, **(values | changes))
 
 
-def enabled(name: str = "on", at_ms: int = T0, **changes: Any) -> Use:
-    return disabled(name, at_ms, **({"key_change": ON} | changes))
+def enabled(record: str = "on", /, at_ms: int = T0, **changes: Any) -> Use:
+    return disabled(record, at_ms, **({"key_change": ON} | changes))
 
 
 def wrap(name: str, at_ms: int, **changes: Any) -> Use:
@@ -126,8 +126,8 @@ def test_a_denied_update_changes_nothing() -> None:
 # What contradicts
 
 
-def claim(name: str, at_ms: int, **changes: Any) -> Claim:
-    return outcome(name, at_ms, **changes)
+def claim(call: str, /, at_ms: int, **changes: Any) -> Claim:
+    return outcome(call, at_ms, **changes)
 
 
 LATER = T0 + 6 * MINUTE_MS
@@ -317,6 +317,36 @@ def test_what_is_kept_of_a_kek_is_bounded() -> None:
     assert history is not None
     assert (len(history.acts), len(history.uses), history.forgotten) == (MAX_ACTS, MAX_VERSIONS, True)
     assert history.acts[-1].time_us == (T0 + MAX_ACTS + 8) * 1000
+
+
+def test_names_that_only_somebody_guessed_are_not_kept() -> None:
+    bench = Bench()
+
+    bench.send(*[use(f"g{number}", name=f"guess-{number}", outcome="not_found") for number in range(9)])
+    bench.send(act("denied", "KeyDelete", outcome="denied", principal_id=STRANGER))
+
+    assert bench.state.count(Kind.KEK) == 0
+
+
+def test_no_more_keks_are_followed_than_the_limit_says() -> None:
+    bench = Bench(step=JoinStep(registry=registry(), limits=Limits(keks=5)))
+
+    bench.send(*[claim(f"c{number}", T0, name=f"kek-{number}") for number in range(9)])
+    bench.send(disabled(at_ms=T0, name="kek-1"), claim("late", LATER, name="kek-1"))
+
+    assert bench.state.count(Kind.KEK) == 5
+    assert drifts(bench) == ["disabled_in_use"]
+
+
+def test_a_kek_that_nobody_touched_for_long_is_forgotten() -> None:
+    bench = Bench()
+    bench.send(claim("a", T0))
+
+    bench.wait(399 * DAY_MS, step_ms=DAY_MS)
+    assert bench.state.count(Kind.KEK) == 1
+    bench.wait(2 * DAY_MS, step_ms=DAY_MS)
+
+    assert bench.state.count(Kind.KEK) == 0
 
 
 # Order does not matter
