@@ -169,7 +169,7 @@ class PrincipalKind(StrEnum):
     """Who called the vault: a person, a workload, a service of Azure, or nobody whom the record names.
 
     azure_service: the identity of a resource in which no code of customers runs, such as a storage account that
-    encrypts under a key of the vault.
+    encrypts under a key of the vault, or an application of Microsoft's own.
     """
 
     USER = "user"
@@ -179,7 +179,10 @@ class PrincipalKind(StrEnum):
 
 
 class Principal(Struct, frozen=True):
-    """The vault's caller; `id` is lower case, `resource` the type and name of the resource whose identity it is."""
+    """The vault's caller; `id` is lower case, `resource` type and name of whose managed identity it is, if it is one.
+
+    Of an application of Microsoft's own, `resource` is its name.
+    """
 
     id: str | None
     kind: PrincipalKind

@@ -202,7 +202,7 @@ def _who(access: VaultAccess) -> str:
     caller = access.principal
     if caller.id is None:
         return f"nobody whom the vault's record names, {access.address or 'address unknown'}"
-    return f"{identity(caller.kind, caller.id, caller.upn)}, {access.address or 'address unknown'}"
+    return f"{identity(caller.kind, caller.id, caller.upn or caller.resource)}, {access.address or 'address unknown'}"
 
 
 def _facts(access: VaultAccess, outcome: AccessOutcome, judged: KekUse | None) -> dict[str, str]:

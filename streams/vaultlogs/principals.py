@@ -24,6 +24,11 @@ _SERVICES: Final = frozenset(
     },
 )
 """Resources that encrypt under a customer's key, and in which a customer runs no code that could take their token."""
+_APPLICATIONS: Final = {
+    "262044b1-e2ce-469f-a196-69ab7ada62d3": "azure backup management service",
+    "a6aa9161-5291-40bb-8c5c-923b567bee3b": "azure storage resource provider",
+}
+"""Applications of Microsoft's own that are given access to keys; nobody else holds a credential of theirs."""
 NOBODY: Final = Principal(None, PrincipalKind.UNKNOWN)
 
 
@@ -45,10 +50,11 @@ def principal_of(claims: Record) -> Principal:
         or text(claims, "xms_az_rid")
     )
     upn = text(claims, "upn") or text(claims, UPN) or _in_claims(claims, _HSM_PERSON, "upn")
-    resource = _resource(text(claims, "xms_mirid"))
+    service = _APPLICATIONS.get((app_id or "").lower())
+    resource = service or _resource(text(claims, "xms_mirid"))
     if upn is not None or text(claims, "scp") is not None:
         kind = PrincipalKind.USER
-    elif resource is not None and resource.rpartition("/")[0] in _SERVICES:
+    elif service is not None or (resource is not None and resource.rpartition("/")[0] in _SERVICES):
         kind = PrincipalKind.AZURE_SERVICE
     else:
         kind = PrincipalKind.UNKNOWN if ident is None else PrincipalKind.WORKLOAD

@@ -268,6 +268,27 @@ def test_a_storage_account_is_a_service_of_azure_and_named() -> None:
     assert (use.principal_kind, use.principal_label) == ("azure_service", "microsoft.storage/storageaccounts/acme")
 
 
+def test_an_application_of_microsofts_own_is_named_and_its_backup_of_a_kek_told_all_the_same() -> None:
+    claims = {"claim": {**WORKLOAD, "appid": "262044B1-e2ce-469f-a196-69ab7ada62d3"}}
+
+    [value] = Run().take(message(record("KeyBackup") | {"identity": claims})).sent(CORRELATE)
+
+    use = correlate.decode(value)
+    assert isinstance(use, correlate.Use)
+    assert (use.principal_kind, use.principal_label) == ("azure_service", "azure backup management service")
+    assert use.act is not None
+
+
+def test_a_person_with_such_an_application_is_a_person() -> None:
+    claims = {"claim": {**WORKLOAD, "appid": "262044b1-e2ce-469f-a196-69ab7ada62d3", "scp": "user_impersonation"}}
+
+    [value] = Run().take(message(record("KeyUnwrap") | {"identity": claims})).sent(CORRELATE)
+
+    use = correlate.decode(value)
+    assert isinstance(use, correlate.Use)
+    assert use.principal_kind == "user"
+
+
 @pytest.mark.parametrize(
     "resource",
     [
