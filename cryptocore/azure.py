@@ -22,6 +22,7 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
 from cryptocore import forking
+from cryptocore.bare import BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
@@ -136,6 +137,17 @@ class AzureKeyWrapper:
         attempts, answer = await self._operate("unwrapkey", wrapped_dek, version, call_ids)
         return Unwrapped(blob=answer.value, attempts=attempts)
 
+    async def unwrap_bare(
+        self, wrapped_dek: bytes, *, algorithm: BareWrap, version: str, call_ids: tuple[str, ...]
+    ) -> Unwrapped:
+        """Unwrap a bare DEK that other software wrapped, with exactly this version.
+
+        Raises:
+            VaultCallFailed: with every attempt that was made.
+        """
+        attempts, answer = await self._operate("unwrapkey", wrapped_dek, version, call_ids, algorithm=algorithm)
+        return Unwrapped(blob=answer.value, attempts=attempts)
+
     async def close(self) -> None:
         """Let go of the connection; the next call would make another."""
         connected, self._connected = self._connected, None
@@ -166,9 +178,9 @@ class AzureKeyWrapper:
         return self._connected[0]
 
     async def _operate(
-        self, verb: str, value: bytes, version: str, call_ids: tuple[str, ...]
+        self, verb: str, value: bytes, version: str, call_ids: tuple[str, ...], *, algorithm: str = ALGORITHM
     ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
-        body = {"alg": ALGORITHM, "value": base64.urlsafe_b64encode(value).rstrip(b"=").decode()}
+        body = {"alg": str(algorithm), "value": base64.urlsafe_b64encode(value).rstrip(b"=").decode()}
         attempts, answer = await self._call("POST", f"keys/{self.name}/{version}/{verb}", body, call_ids)
         if not self._is_version(answer.kid, version):
             raise VaultCallFailed(Reason.KID_MISMATCH, attempts, retryable=False)

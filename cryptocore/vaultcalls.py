@@ -6,10 +6,11 @@ If the intent cannot be committed the vault is not called; if the outcome cannot
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from cryptocore.audit import Audit, Refusal, Subject, despite_cancellation
-from cryptocore.envelope import Owner, Suite
+from cryptocore.bare import BareWrap
+from cryptocore.envelope import DEK_SIZE, Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import AuditEvent, KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
 from cryptocore.throttle import VaultBudget
@@ -41,6 +42,20 @@ def vault_refusal(reason: Reason, *, retryable: bool) -> Refusal:
     if reason is Reason.VAULT_DENIED:
         return Refusal(Outcome.DENIED, reason, AccessDenied, "the vault refused the key")
     return Refusal(Outcome.FAILED, reason, KeyUnavailable, f"the DEK could not be had: {reason}", retryable=retryable)
+
+
+@runtime_checkable
+class BareUnwrapper(KeyWrapper, Protocol):
+    """A KEK that also unwraps what other software wrapped: a bare DEK, which says nothing of where it belongs."""
+
+    async def unwrap_bare(
+        self, wrapped_dek: bytes, *, algorithm: BareWrap, version: str, call_ids: tuple[str, ...]
+    ) -> Unwrapped:
+        """Unwrap with exactly this KEK version.
+
+        Raises:
+            VaultCallFailed: it could not be had.
+        """
 
 
 class VaultCalls:
@@ -108,6 +123,27 @@ class VaultCalls:
             return await wrapper.unwrap(wrapped_dek, version=kek_version, call_ids=call_ids)
 
         await self._afford(wrapper.vault, control=control)
+        return await self._call(Operation.UNWRAP, wrapper, kek_version, subject, perform=perform, check=check)
+
+    async def unwrap_bare(
+        self, wrapper: BareUnwrapper, wrapped_dek: bytes, *, algorithm: BareWrap, kek_version: str, subject: Subject
+    ) -> Secret:
+        """Unwrap a DEK that other software wrapped; all that can be checked is that it has the size of one.
+
+        Raises:
+            Refusal: the vault refused or failed, or gave something else, or has no requests left for us.
+            AuditUnavailable: an event is not durable.
+        """
+
+        def check(answer: Unwrapped) -> Secret:
+            if len(answer.blob) != DEK_SIZE:
+                raise BlobInvalid("dek", f"not {DEK_SIZE} bytes") from None
+            return Secret(answer.blob)
+
+        async def perform(call_ids: tuple[str, ...]) -> Unwrapped:
+            return await wrapper.unwrap_bare(wrapped_dek, algorithm=algorithm, version=kek_version, call_ids=call_ids)
+
+        await self._afford(wrapper.vault, control=True)
         return await self._call(Operation.UNWRAP, wrapper, kek_version, subject, perform=perform, check=check)
 
     async def _afford(self, vault: str, *, control: bool) -> None:

@@ -13,11 +13,12 @@ from hmac import compare_digest
 from typing import Final, NoReturn, Protocol
 from uuid import uuid4
 
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.asymmetric.padding import OAEP
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cryptocore.bare import PADDINGS, BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.envelope import DEK_SIZE, KEY_ID_SIZE, MAX_KEY_VERSION, Owner, Suite
 from cryptocore.errors import Failed, FormatError
@@ -201,7 +202,7 @@ def algorithm_of(wrapper: KeyWrapper) -> WrapAlgorithm:
     return WrapAlgorithm.LOCAL if isinstance(wrapper, LocalKeyWrapper) else WrapAlgorithm.RSA_OAEP_256
 
 
-_OAEP: Final = OAEP(mgf=MGF1(SHA256()), algorithm=SHA256(), label=None)
+_OAEP: Final = PADDINGS[BareWrap.RSA_OAEP_256]
 _PUBLIC_EXPONENT: Final = 65537
 _RSA_BITS: Final = 2048
 
@@ -266,10 +267,18 @@ class LocalKeyWrapper:
         return Wrapped(wrapped_dek=wrapped_dek, kek_version=version, attempts=self._attempts(call_ids, started_at))
 
     async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
+        return self._unwrapped(wrapped_dek, _OAEP, version, call_ids)
+
+    async def unwrap_bare(
+        self, wrapped_dek: bytes, *, algorithm: BareWrap, version: str, call_ids: tuple[str, ...]
+    ) -> Unwrapped:
+        return self._unwrapped(wrapped_dek, PADDINGS[algorithm], version, call_ids)
+
+    def _unwrapped(self, wrapped_dek: bytes, padding: OAEP, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
         started_at = self._now()
         key = self._key(version, call_ids, started_at)
         try:
-            blob = key.decrypt(wrapped_dek, _OAEP)
+            blob = key.decrypt(wrapped_dek, padding)
         except ValueError:
             attempts = self._attempts(call_ids, started_at)
             raise VaultCallFailed(Reason.VAULT_ERROR, attempts, retryable=False) from None
