@@ -55,7 +55,11 @@ class Acts:
             return await self._relay.refuse(operation, subject, refusal)
 
         if not restrictive:
-            await self._opened()
+            try:
+                await self._opened()
+            except BaseException:
+                work.close()  # nobody will begin it
+                raise
         return await self._to_its_end(act())
 
     async def in_database(self, work: Coroutine[Any, Any, T]) -> T:

@@ -211,6 +211,7 @@ async def _tokens(parts: "Parts", before_ms: int) -> list[Overdue]:
     query = select(func.count(), func.min(TOKEN.c.expires_ms)).where(
         TOKEN.c.ended_ms.is_(None), TOKEN.c.expires_ms <= before_ms
     )
-    count, oldest_ms = (await parts.ask(lambda connection: connection.execute(query).one())).t
+    row = await parts.ask(lambda connection: connection.execute(query).one())
+    count, oldest_ms = row[0], row[1]
     what = f"{count} expired and not erased: keytrail tokens purge-expired"
     return [Overdue(OverdueKind.TOKENS, "tokens", oldest_ms, what)] if count else []

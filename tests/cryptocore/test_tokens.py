@@ -28,12 +28,15 @@ from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
 from cryptocore.token_rows import Ended, Reach
 from cryptocore.tokens import MAX_VALUE, TokenVault
+from cryptocore.wrapping import LocalKeyWrapper
 
 CRM = Owner.tenant("t-88", "crm")
 MAIL = Owner.tenant("t-88", "mail")
 OTHER = Owner.tenant("t-99", "crm")
 PLANTED = b"planted-token-value-8f3c-0123456789abcdef"
 HOUR_MS = 3_600_000
+WRAPPER = LocalKeyWrapper(testing.ALIAS, clock=testing.ManualClock())
+"""One KEK for all tests: drawing one takes longer than most of them."""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
@@ -45,7 +48,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def core(store_url: str) -> AsyncIterator[CoreUnderTest]:
-    async with testing.core(store_url=store_url) as tested:
+    async with testing.core(store_url=store_url, wrapper=WRAPPER) as tested:
         with acting(actor="user:4711", purpose="crm-sync"):
             yield tested
 
@@ -366,11 +369,11 @@ async def test_an_emergency_that_names_nothing_ends_nothing(core: CoreUnderTest,
 
 async def test_invalidation_needs_the_database_only(store_url: str) -> None:
     """Vault, log and spool are away: a process that never opened acts all the same."""
-    async with testing.core(store_url=store_url) as living:
+    async with testing.core(store_url=store_url, wrapper=WRAPPER) as living:
         with acting("user:1", "setup"):
             await kept(living, TokenVault(living))
         registry, signer = living.registry, living.parts.signer
-    core = _cut_off(store_url, registry, signer)
+    core = cut_off(store_url, registry, signer)
 
     with acting("user:1001", "emergency"):
         assert (
@@ -436,7 +439,7 @@ async def test_the_scheduled_clean_up_goes_on_until_it_is_cancelled(core: CoreUn
         await task
 
 
-def _cut_off(store_url: str, registry: Registry, signer: Signer) -> CryptoCore:
+def cut_off(store_url: str, registry: Registry, signer: Signer) -> CryptoCore:
     """Make a core that reaches its database and nothing else."""
 
     class Away:
