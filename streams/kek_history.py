@@ -46,6 +46,15 @@ class VersionUse(Struct, array_like=True):
     event_id: str = ""
 
 
+class ToldDrift(Struct, array_like=True):
+    """A contradiction that was told: by which finding, when last, and as how many of its hits."""
+
+    fingerprint: str
+    finding_id: str
+    at_ms: int
+    hits: int = 1
+
+
 class KekHistory(Struct, kw_only=True, omit_defaults=True):
     """One KEK; `earliest_ms` is the oldest that is known of it from either side, `told` the standing contradictions.
 
@@ -56,7 +65,7 @@ class KekHistory(Struct, kw_only=True, omit_defaults=True):
     uses: dict[str, VersionUse] = {}
     earliest_ms: int | None = None
     forgotten: bool = False
-    told: dict[str, tuple[str, str]] = {}
+    told: dict[str, ToldDrift] = {}
 
     def note_act(self, access: VaultAccess) -> bool:
         """Keep a successful act; returns whether it is new."""

@@ -15,13 +15,15 @@ from streams.correlate import Claim, partition_key
 from streams.feeds.vaults import VaultDeclarations
 from streams.joinstate import UseState
 from streams.kek_drift import drifts, finding_of
-from streams.kek_history import KekHistory, is_wrap
+from streams.kek_history import KekHistory, ToldDrift, is_wrap
 from streams.messages import Effects
 from streams.standing import StandingFindings
 from streams.state import Kind, State
 
 FORGET_MS: Final = 400 * DAY_MS
 """A KEK that nobody used or touched for this long is forgotten: longer than any cryptoperiod of a year."""
+AGAIN_MS: Final = DAY_MS
+"""A contradiction that lasts is told again this often, as another hit, so that its alert does not close over it."""
 _JUDGE_MS: Final = 5 * MINUTE_MS
 """What only time brings is looked for this often."""
 
@@ -135,19 +137,23 @@ class KekWatch:
     def _contradictions(self, key: bytes, history: KekHistory, now_ms: int, state: State, effects: Effects) -> None:
         if not self._compare:
             return
-        kek = key.decode()
+        kek, told = key.decode(), history.told
         found = drifts(history, declared=self._is_declared(kek), now_ms=now_ms, limits=self._limits)
         current = {drift.key: drift for drift in found}
-        if current.keys() == history.told.keys():
-            return
-        for name, hit in list(history.told.items()):
-            if name not in current:
-                del history.told[name]
+        over = [name for name in told if name not in current]
+        due = [name for name in current if name not in told or now_ms - told[name].at_ms >= AGAIN_MS]
+        for name in over:
+            known = told.pop(name)
+            for _ in range(known.hits):
+                hit = (known.fingerprint, known.finding_id)
                 self._findings.retract(hit, "the KEK and its use agree again", now_ms, state, effects)
-        for name, drift in current.items():
-            if name not in history.told:
-                history.told[name] = self._findings.report(finding_of(kek, drift), now_ms, state, effects)
-        state.put(Kind.KEK, key, history)
+        for name in due:
+            fingerprint, finding_id = self._findings.report(finding_of(kek, current[name]), now_ms, state, effects)
+            known = told.setdefault(name, ToldDrift(fingerprint, finding_id, now_ms, hits=0))
+            known.hits = known.hits + 1 if known.finding_id == finding_id else 1
+            known.finding_id, known.at_ms = finding_id, now_ms
+        if over or due:
+            state.put(Kind.KEK, key, history)
 
     def _is_declared(self, kek: str) -> bool | None:
         vault, _, name = kek.partition("/")

@@ -137,7 +137,7 @@ def tell(access: VaultAccess, append_ms: int, found: Iterable[Finding], effects:
         access_id=access.access_id,
         principal=principal,
         kind=access.principal.kind,
-        label=access.principal.upn,
+        label=access.principal.upn or access.principal.resource,
         vault=access.vault,
         object_kind=access.object_kind or "",
         object_name=access.object_name or "",

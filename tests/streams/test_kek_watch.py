@@ -216,6 +216,18 @@ def test_drift_that_is_over_is_taken_back() -> None:
     assert "the KEK and its use agree again" in resolved
 
 
+def test_drift_that_lasts_is_told_again_each_day_until_it_is_over() -> None:
+    bench = Bench()
+    bench.send(disabled(), claim("a", LATER))
+
+    bench.wait(10 * DAY_MS + HOUR_MS, step_ms=HOUR_MS)
+    assert bench.standing()["kek_drift"] == 11
+    bench.restart()
+    bench.send(enabled(at_ms=bench.now_ms))
+
+    assert "kek_drift" not in bench.standing()
+
+
 def test_a_purge_is_worse_than_a_deletion() -> None:
     bench = Bench()
 
