@@ -126,7 +126,8 @@ class Conduct(Struct, frozen=True, kw_only=True):
     def who(self) -> str:
         """The principal as people know it, and from where."""
         name = f"{self.principal_label} " if self.principal_label else ""
-        kind = "identity" if self.principal_kind is PrincipalKind.UNKNOWN else self.principal_kind.value.replace("_", " ")
+        known = self.principal_kind is not PrincipalKind.UNKNOWN
+        kind = self.principal_kind.value.replace("_", " ") if known else "identity"
         return f"{name}({kind} {short_id(self.principal_id)}), {self.address or 'address unknown'}"
 
     def learning(self, limits: Limits) -> bool:
