@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from cryptocore.settings import CoreSettings
     from cryptocore.signing import Signer
     from cryptocore.store import KeyStore
+    from cryptocore.trail import AuditTrail
 
 __all__ = [
     "AccessDenied",
+    "AuditTrail",
     "AuditUnavailable",
     "CacheLimits",
     "CoreError",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AuditTrail": "trail",
     "CacheLimits": "cache",
     "CoreSettings": "settings",
     "CryptoCore": "core",

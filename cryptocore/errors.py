@@ -12,6 +12,7 @@
     │   ├── MissingActor
     │   ├── MissingPurpose
     │   ├── UnknownPurpose      the purpose is not declared, or not for this service
+    │   ├── NotClaimable        a service tells of an act that only key records vouch for
     │   ├── WrongEventLoop      a blocking call on an event loop, or a core that is open on another one
     │   ├── InvalidTransition   the life cycle has no such arrow
     │   └── ConfigurationError
@@ -27,6 +28,9 @@
 
 Errors raised near key material are raised `from None` (formats.md, "Secrets do not leak through errors").
 """
+
+from functools import partial
+from typing import Any
 
 
 class CoreError(Exception):
@@ -58,6 +62,10 @@ class Failed(CoreError):
         super().__init__(message)
         self.retryable = retryable
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process border as what it is, as in a task's result."""
+        return partial(type(self), retryable=self.retryable), self.args
+
 
 class KeyUnavailable(Failed):
     """The DEK could not be had: vault or store did not answer, or the answer was not to be trusted."""
@@ -83,6 +91,10 @@ class UnknownPurpose(Misuse):
     """The purpose is not declared in the file of purposes, or not for this service."""
 
 
+class NotClaimable(Misuse):
+    """A service that keeps its own cryptography tells of an operation that is not its to claim."""
+
+
 class WrongEventLoop(Misuse):
     """A blocking call on a running event loop, or a call on another loop than the one the core was opened on."""
 
@@ -102,6 +114,10 @@ class FormatError(CoreError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process border as what it is."""
+        return type(self), (self.field, self.problem)
 
 
 class EnvelopeInvalid(FormatError):
@@ -138,3 +154,7 @@ class BatchRejected(FormatError):
     def __init__(self, finding: str, field: str, problem: str) -> None:
         super().__init__(field, problem)
         self.finding = finding
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process border as what it is."""
+        return type(self), (self.finding, self.field, self.problem)

@@ -1,4 +1,4 @@
-"""The blocking face of a core, for Flask, Django, Celery and scripts: the same calls without `await`.
+"""The blocking face of a core or a trail, for Flask, Django, Celery and scripts: the same calls without `await`.
 
 The work runs on the event loop on which the core was opened or, when nobody opened it, on a loop of its own in a thread
 of its own: one a process, started by the first call, also in a forked child, and closed when the process ends. Actor
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 from weakref import WeakMethod
 
 from cryptocore import forking
@@ -23,6 +23,7 @@ from cryptocore.errors import WrongEventLoop
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
+    from cryptocore.trail import AuditTrail
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,41 +34,31 @@ CLOSE_TIMEOUT_S: Final = 30.0
 """How long the end of the process waits for what is under way; more than the emitter takes to close."""
 
 
-class SyncCore:
-    """`core.sync`: every coroutine method of the core, blocking."""
+class _Closes(Protocol):
+    async def close(self) -> None: ...
 
-    def __init__(self, core: "CryptoCore", emitter: Emitter) -> None:
-        self._core = core
+
+class Blocking:
+    """Every coroutine method of a core, or of a trail, blocking.
+
+    Args:
+        of: whose methods.
+        emitter: with which it opens.
+    """
+
+    def __init__(self, of: _Closes, emitter: Emitter) -> None:
+        self._of = of
         self._emitter = emitter
         self._own: _LoopThread | None = None
         self._starting = threading.Lock()
         forking.renew_in_child(self)
 
-    if TYPE_CHECKING:
-
-        @staticmethod
-        def _blocking(
-            method: Callable[Concatenate["CryptoCore", P], Coroutine[Any, Any, T]],
-        ) -> Callable[Concatenate["SyncCore", P], T]: ...
-
-        encrypt = _blocking(CryptoCore.encrypt)
-        decrypt = _blocking(CryptoCore.decrypt)
-        create_key = _blocking(CryptoCore.create_key)
-        activate = _blocking(CryptoCore.activate)
-        rotate = _blocking(CryptoCore.rotate)
-        revoke = _blocking(CryptoCore.revoke)
-        suspend = _blocking(CryptoCore.suspend)
-        resume = _blocking(CryptoCore.resume)
-        archive = _blocking(CryptoCore.archive)
-        describe = _blocking(CryptoCore.describe)
-        open = _blocking(CryptoCore.open)
-        relay = _blocking(CryptoCore.relay)
-    else:
+    if not TYPE_CHECKING:  # the kinds below name the methods for whoever checks types
 
         def __getattr__(self, name: str) -> Callable[..., Any]:
-            method = getattr(self._core, name, None) if not name.startswith("_") else None
+            method = getattr(self._of, name, None) if not name.startswith("_") else None
             if not iscoroutinefunction(method):
-                raise AttributeError(f"core.sync has no {name!r}: the core has no such coroutine method")
+                raise AttributeError(f"there is no coroutine method {name!r} that could block")
 
             @wraps(method)
             def blocking(*args: Any, **kwargs: Any) -> Any:
@@ -100,7 +91,7 @@ class SyncCore:
         self._refuse_to_block("close")
         if self._own is None and not self._emitter.is_open:
             return
-        self.run(self._core.close())
+        self.run(self._of.close())
         with self._starting:
             own, self._own = self._own, None
         if own is not None:
@@ -117,7 +108,7 @@ class SyncCore:
             asyncio.get_running_loop()
         except RuntimeError:
             return
-        raise WrongEventLoop(f"core.sync.{name} would stop the event loop that runs here: await core.{name} instead")
+        raise WrongEventLoop(f"sync.{name} would stop the event loop that runs here: await {name} itself instead")
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         opened = self._emitter.loop
@@ -139,10 +130,43 @@ class SyncCore:
         if own is None:  # closed already, or the parent's, whose arrangement a child inherits
             return
         try:
-            _submit(own.loop, self._core.close()).result(CLOSE_TIMEOUT_S)
+            _submit(own.loop, self._of.close()).result(CLOSE_TIMEOUT_S)
         except Exception as err:  # noqa: BLE001 - the process ends; the next one adopts what is left
             _log.warning("the core was not closed in order: %s", type(err).__name__)
         own.stop()
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """For types only: what `Blocking` makes of a coroutine method."""
+    raise NotImplementedError(method)
+
+
+class SyncCore(Blocking):
+    """`core.sync`."""
+
+    if TYPE_CHECKING:
+        encrypt = _blocking(CryptoCore.encrypt)
+        decrypt = _blocking(CryptoCore.decrypt)
+        create_key = _blocking(CryptoCore.create_key)
+        activate = _blocking(CryptoCore.activate)
+        rotate = _blocking(CryptoCore.rotate)
+        revoke = _blocking(CryptoCore.revoke)
+        suspend = _blocking(CryptoCore.suspend)
+        resume = _blocking(CryptoCore.resume)
+        archive = _blocking(CryptoCore.archive)
+        describe = _blocking(CryptoCore.describe)
+        open = _blocking(CryptoCore.open)
+        relay = _blocking(CryptoCore.relay)
+
+
+class SyncTrail(Blocking):
+    """`trail.sync`; around a call to a vault, `run` takes a coroutine of the service's own."""
+
+    if TYPE_CHECKING:
+        record = _blocking(AuditTrail.record)
+        open = _blocking(AuditTrail.open)
 
 
 class _LoopThread:

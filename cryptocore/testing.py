@@ -19,6 +19,7 @@ from cryptocore.clock import parse_rfc3339
 from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
 from cryptocore.events import AuditEvent, Durability, Operation
+from cryptocore.purposes import Purposes
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
@@ -144,6 +145,7 @@ def make_core(
     signer: Signer | None = None,
     approvers: Mapping[str, Signer] | None = None,
     wrapper: LocalKeyWrapper | None = None,
+    purposes: Purposes | None = None,
 ) -> CoreUnderTest:
     """Make a core that is not open yet, with its spool in a folder; `core` and `blocking_core` do the rest."""
     signer, clock, transport = signer or Signer.generate(), ManualClock(), MemoryTransport()
@@ -172,6 +174,7 @@ def make_core(
         key_signer=signer,
         clock=clock,
         limits=limits,
+        purposes=purposes,
     )
     tested.clock, tested.transport, tested.wrapper, tested.store = clock, transport, wrapper, store
     tested.emitter, tested.registry, tested.events = emitter, registry, Events(transport, registry)
@@ -186,6 +189,7 @@ async def core(
     signer: Signer | None = None,
     approvers: Mapping[str, Signer] | None = None,
     wrapper: LocalKeyWrapper | None = None,
+    purposes: Purposes | None = None,
 ) -> AsyncIterator[CoreUnderTest]:
     """Open a core for a test. Events are in `events` when a call returns, those of the life cycle after `relay`.
 
@@ -195,10 +199,17 @@ async def core(
         signer: of the service; two cores on one store share it.
         approvers: people who may approve, by name.
         wrapper: the KEK; two cores on one store share it.
+        purposes: the declared ones; any purpose otherwise.
     """
     with TemporaryDirectory(prefix="keytrail-") as directory:
         tested = make_core(
-            Path(directory), store_url=store_url, limits=limits, signer=signer, approvers=approvers, wrapper=wrapper
+            Path(directory),
+            store_url=store_url,
+            limits=limits,
+            signer=signer,
+            approvers=approvers,
+            wrapper=wrapper,
+            purposes=purposes,
         )
         async with tested:
             yield tested

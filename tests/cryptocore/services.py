@@ -3,6 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
 from cryptocore import CryptoCore, Emitter, KeyStore, Owner, Registry, Signer
 from cryptocore.events import AuditEvent, Line
 from cryptocore.testing import register
@@ -26,12 +29,23 @@ def local_core(
         deployment=registry.deployment,
         registry=registry,
         store=KeyStore(f"sqlite:///{directory / 'keys.sqlite'}", registry=registry),
-        wrappers={"kek": LocalKeyWrapper("kek")},
+        wrappers={"kek": LocalKeyWrapper("kek", keys={"1": kek_in(directory)})},
         kek_alias="kek",
         emitter=emitter(directory, signer, durability=durability),
         key_signer=signer,
         vault_budget=budget,
     )
+
+
+def kek_in(directory: Path) -> RSAPrivateKey:
+    """Read the KEK that processes share; the first one draws it."""
+    file = directory / "kek.pem"
+    if not file.exists():
+        key = generate_private_key(65537, 2048)
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    kek = load_pem_private_key(file.read_bytes(), None)
+    assert isinstance(kek, RSAPrivateKey)
+    return kek
 
 
 def emitter(directory: Path, signer: Signer, *, durability: str = "volume") -> Emitter:
