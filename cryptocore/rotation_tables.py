@@ -97,7 +97,7 @@ IMPORTED_DEK: Final = Table(
 )
 Index("imported_dek_owner", IMPORTED_DEK.c.owner)
 
-_REFUSED: Final = "CREATE TRIGGER {table}_{act} BEFORE {act} ON {table} BEGIN SELECT RAISE(ABORT, '{why}'); END"
+_REFUSED: Final = "CREATE TRIGGER {table}_{name} BEFORE {act} ON {table} BEGIN SELECT RAISE(ABORT, '{why}'); END"
 _KEPT: Final = {
     ROTATION: ("DELETE",),
     APPROVAL_NONCE: ("UPDATE", "DELETE"),
@@ -108,5 +108,6 @@ _KEPT: Final = {
 }
 for table, acts in _KEPT.items():
     for act in acts:
-        statement = _REFUSED.format(table=table.name, act=act, why=f"{table.name} rows are kept")
+        name = "kept" if act == "DELETE" else "fixed"
+        statement = _REFUSED.format(table=table.name, name=name, act=act, why=f"{table.name} rows are kept")
         event.listen(table, "after_create", DDL(statement).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Rotations, approvals counted, destructions, recovery grants, cursors, imported DEKs (cryptocore/rotation_tables.py)."""
+"""Rotations, approvals, destructions, recovery grants, cursors, imported DEKs (cryptocore/rotation_tables.py)."""
 
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ def upgrade() -> None:
     _destruction()
     _approvals()
     _work()
-    for table in ("rotation", "destruction", "work_cursor"):
+    for table in ("rotation", "destruction"):
         grant(table, use="SELECT", admin="SELECT, INSERT, UPDATE")
+    grant("work_cursor", use="SELECT, INSERT, UPDATE", admin="SELECT, INSERT, UPDATE")  # services re-encrypt their rows
     for table in ("approval_nonce", "recovery_grant", "imported_dek"):
         grant(table, use="SELECT", admin="SELECT, INSERT")
         guard(table, f"{table}_fixed", "UPDATE", f"{table} rows are append-only")
