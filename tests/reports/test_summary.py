@@ -243,6 +243,8 @@ def test_kek_uses_add_up_by_judgement_and_strangers_are_grouped(summary_of: Summ
         use(7, at(3), KekUseStatus.PENDING),
         use(8, at(3), KekUseStatus.NOT_EVALUATED, reason="no_batches"),
         use(11, at(4), KekUseStatus.ALLOWED, reason="nightly-backup"),
+        use(12, at(4), KekUseStatus.EXPLAINED),  # an administrative act is no use
+        use(13, at(4), KekUseStatus.UNEXPLAINED, reason="no_event"),
         use(9, at(7)),  # next week
         use(10, at(-0.1), KekUseStatus.UNACCOUNTED, reason="no_event"),  # last week
     ]
