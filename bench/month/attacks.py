@@ -10,6 +10,7 @@ from bench.month.fleet import ADMIN, Fleet
 from bench.month.keytable import Key, Standing
 from bench.month.plan import HOUR_S, KEKS, Calendar
 from bench.month.records import SETTING_DELETED, SETTING_WRITTEN
+from bench.month.staff import BACKUP
 from bench.month.told import AT_ONCE_S, BASELINE_S, CUT_S, EVENT_S, PROVISIONAL_S, Planted, Told
 from bench.month.traffic import read, secret
 from cryptocore.events import Operation, Reason
@@ -182,11 +183,13 @@ class Attacks:
         )
 
     def _logging_cut(self, at_s: float) -> None:
-        """The diagnostic setting is deleted; the vault logs nothing until somebody puts it back."""
+        """The diagnostic setting is deleted; the vault logs nothing until somebody puts it back, and looks."""
         for when_s, operation in ((at_s, SETTING_DELETED), (at_s + CUT_S, SETTING_WRITTEN)):
             self.acts.append(
                 Act(at_us=us(when_s), principal="ci-deploy", vault=CUT_VAULT, operation=operation, spared=True)
             )
+        for order in range(3):  # whoever puts it back looks whether the log speaks again
+            self.acts.append(read(us(at_s + CUT_S + 300 + order), "backup", CUT_VAULT, secret(order), BACKUP))
         self.repaired_s = at_s + CUT_S
         told = Told("vault_logging_cut", "ci-deploy", CUT_VAULT)
         self.planted.append(

@@ -73,9 +73,13 @@ class Fleet:
             at_s = day * DAY_S + 6 * HOUR_S
             process = self.process(ADMIN, at_s)
             at_s += 5
-            for key in self.draw.sample([key for key in self.keys if key.service != WEEKLY], _ROTATED):
+            for key in self.draw.sample(self._rotated(), _ROTATED):
                 at_s = self._rotate(process, at_s, key)
             process.close(us(at_s + 2))
+
+    def _rotated(self) -> list[Key]:
+        """All but the first key of each service: one of those will be revoked."""
+        return [key for key in self.keys if key.service != WEEKLY and key != self.of(key.service)[0]]
 
     def wrap_new(self, process: Process, at_s: float, key: Key, standing: Standing) -> float:
         """Wrap a DEK and unwrap it again, as every new version is."""

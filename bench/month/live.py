@@ -27,6 +27,8 @@ from streams.vaultlogs.messages import file_key, wrap
 
 TAIL_MS: Final = 150 * MINUTE_MS
 """After the last act: the join's last look is an hour later, a tick of the repeats after that."""
+RESOLVED_MS: Final = 90 * MINUTE_MS
+"""A person closes the alert about a cut log this long after the repair: the calls of the last hour are judged then."""
 _PERSON: Final = "user:on-call"
 
 
@@ -152,7 +154,7 @@ class _People:
 
     def __init__(self, month: Month, shell: MemoryShell, index: Kept) -> None:
         self._accepts = list(month.accepted)
-        self._repaired_ms = (START_S + int(month.repaired_s)) * 1000 + 15 * MINUTE_MS
+        self._repaired_ms = (START_S + int(month.repaired_s)) * 1000 + RESOLVED_MS
         self._shell = shell
         self._index = index
 

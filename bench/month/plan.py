@@ -34,6 +34,7 @@ class Calendar:
     days: int
     services: int
     people: int
+    pods: int
     jobs_a_day: int
     ledger_hours: tuple[int, int, int]
     restarts: tuple[int, ...]
@@ -64,6 +65,7 @@ FULL: Final = Calendar(
     days=31,
     services=16,
     people=10,
+    pods=40,
     jobs_a_day=10,
     ledger_hours=(8, 13, 18),
     restarts=(9, 12, 16, 19, 23, 26, 30),
@@ -84,25 +86,26 @@ FULL: Final = Calendar(
     ),
 )  # fmt: skip
 SHORT: Final = Calendar(
-    days=13,
+    days=11,
     services=6,
     people=4,
+    pods=24,
     jobs_a_day=3,
     ledger_hours=(10, 12, 13),
-    restarts=(8, 10),
-    restarts_accepted_at=9,
+    restarts=(7, 9),
+    restarts_accepted_at=8,
     plugin=8,
     plugin_hours=5,
     plugin_accepted_at=hour(8, 4),
-    new_service=9,
-    colleague=9,
-    new_secret=9,
-    kek_rotations=(1, 9),
-    dek_rotations=(3, 10),
-    deployments=(1, 9),
-    crash=9,
+    new_service=8,
+    colleague=8,
+    new_secret=8,
+    kek_rotations=(0, 8),
+    dek_rotations=(3, 8),
+    deployments=(1, 8),
+    crash=8,
     attacks=(
-        hour(10, 2.5), hour(10, 11.2), hour(10, 4.2), hour(10, 14.1), hour(10, 23), hour(10, 13), hour(10, 16.3),
-        hour(11, 4), hour(11, 10.4), hour(11, 1), hour(11, 3.1), hour(11, 15.2), hour(11, 21), hour(11, 0.5),
+        hour(9, 2.5), hour(9, 11.2), hour(9, 4.2), hour(9, 14.1), hour(9, 23), hour(9, 13), hour(9, 16.3),
+        hour(9, 20), hour(10, 2.4), hour(9, 1), hour(10, 3.1), hour(10, 9.2), hour(10, 13), hour(9, 0.5),
     ),
 )  # fmt: skip

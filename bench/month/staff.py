@@ -13,7 +13,7 @@ CURIOUS_SECRET = 48
 NEW_SECRET, NEW_SECRET_OWNER = "app-new", "svc-04"
 _FROM_THE_OFFICE = 0.8
 _PIPELINE = "20.50.90.2"
-_BACKUP = "20.50.80.3"
+BACKUP = "20.50.80.3"
 
 
 def staff(calendar: Calendar, draw: random.Random) -> Iterator[Act]:
@@ -55,10 +55,10 @@ def _backup(calendar: Calendar, draw: random.Random) -> Iterator[Act]:
     for day in range(calendar.days):
         at_s = day * DAY_S + 2 * HOUR_S + draw.uniform(0, 60)
         for vault, count in VAULTS.items():
-            yield _lists(us(at_s), "backup", vault, "SecretList", _BACKUP)
+            yield _lists(us(at_s), "backup", vault, "SecretList", BACKUP)
             for number in range(count):
                 at_s += draw.uniform(0.2, 3)
-                yield read(us(at_s), "backup", vault, secret(number), _BACKUP)
+                yield read(us(at_s), "backup", vault, secret(number), BACKUP)
 
 
 def _deployments(calendar: Calendar, draw: random.Random) -> Iterator[Act]:

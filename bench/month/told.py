@@ -52,7 +52,7 @@ class Expected:
 def expected(calendar: Calendar) -> list[Expected]:
     """Alerts that ordinary work gives."""
     found = [
-        Expected(Told("volume_anomaly", "svc-large", "kv-prod"), "40 pods restart within two minutes, until accepted"),
+        Expected(Told("volume_anomaly", "svc-large", "kv-prod"), "a fleet restarts within two minutes, until accepted"),
         Expected(Told("volume_anomaly", "svc-plugin", "kv-ops"), "an upgrade reads 100 times as often, until accepted"),
         Expected(Told("first_seen_access", "svc-new", "kv-prod"), "a service that did not exist before"),
         Expected(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from bench.month.acts import Act, us
 from bench.month.plan import DAY_S, HOUR_S, VAULTS, Calendar
 
-LARGE_PODS = 40
 LARGE_SECRET, PLUGIN_SECRET = 50, 11
 _FIVE_OF_SIX = 3
 
@@ -62,12 +61,12 @@ def _service(calendar: Calendar, draw: random.Random, number: int) -> Iterator[A
 
 
 def _large(calendar: Calendar, draw: random.Random) -> Iterator[Act]:
-    """Forty pods, spread over the hours, that on some days are all restarted within two minutes."""
+    """Many pods, spread over the hours, that on some days are all restarted within two minutes."""
     names = [secret(LARGE_SECRET)]
-    for pod in range(LARGE_PODS):
+    for pod in range(calendar.pods):
         address = f"20.60.1.{pod}"
         for turn in range(calendar.days * 6):
-            at_s = (pod / LARGE_PODS + turn) * 4 * HOUR_S + draw.uniform(0, 200)
+            at_s = (pod / calendar.pods + turn) * 4 * HOUR_S + draw.uniform(0, 200)
             yield from started(draw, at_s, who="svc-large", vault="kv-prod", names=names, address=address)
         for day in calendar.restarts:
             at_s = day * DAY_S + 14 * HOUR_S + draw.uniform(0, 120)
