@@ -11,12 +11,17 @@ import typer
 
 from streams.commands.baselines import baselines
 from streams.commands.doctor import doctor
+from streams.commands.drain import drain
 from streams.commands.feeds import vault_feed
+from streams.commands.incidents import incidents
 from streams.commands.indexed import IndexFile, index_answers, opened
 from streams.commands.monitor import topics, worker
+from streams.commands.reindex import reindex
 from streams.commands.rejected import rejected
 from streams.commands.sources import sources
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, console, fail, now_ms, writes_into
+from streams.commands.threat import threat
+from streams.commands.tokens import tokens
 from streams.commands.vault import vault
 
 if TYPE_CHECKING:
@@ -42,8 +47,13 @@ app.add_typer(schema, name="schema")
 app.add_typer(vault_feed, name="vault-feed")
 app.add_typer(vault, name="vault")
 app.add_typer(baselines, name="baselines")
+app.add_typer(tokens, name="tokens")
+app.add_typer(threat, name="threat")
+app.add_typer(incidents, name="incidents")
 app.command()(worker)
+app.command()(drain)
 app.command()(doctor)
+app.command()(reindex)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Mapping
 
 import structlog
 
@@ -15,7 +16,7 @@ from streams.allowed import Allowed
 from streams.deliveries import Deliveries, LogNotifier
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
-from streams.pipeline import steps
+from streams.pipeline import StepFactory, steps
 from streams.process import work
 from streams.settings import Settings
 
@@ -28,25 +29,27 @@ def run(settings: Settings) -> None:
         SystemExit: 2 when the topics are not as they must be.
     """
     _log_to_stderr(settings.log_level)
+    pipeline = pipeline_of(settings)
+    asyncio.run(_run(settings, pipeline))
+
+
+def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
+    """Make the steps over the reviewed files that the settings name.
+
+    Raises:
+        RegistryInvalid, VaultsInvalid, AllowedInvalid: one of them cannot be used.
+    """
     registry = Registry.load(settings.sources_file)
     declared = None if settings.vaults_file is None else VaultDeclarations.load(settings.vaults_file)
     allowed = None if settings.allowed_file is None else Allowed.load(settings.allowed_file)
     if allowed is not None:
         allowed.check(registry)
-    asyncio.run(_run(settings, registry, declared, allowed))
+    return steps(registry, Limits(), generation=settings.generation, declared=declared, allowed=allowed)
 
 
-async def _run(
-    settings: Settings, registry: Registry, declared: VaultDeclarations | None, allowed: Allowed | None
-) -> None:
+async def _run(settings: Settings, pipeline: Mapping[str, StepFactory]) -> None:
     deliveries = Deliveries(channels(settings))
-    await work(
-        settings,
-        steps(registry, Limits(), generation=settings.generation, declared=declared, allowed=allowed),
-        open_index(settings),
-        deliver=deliveries.send,
-        delivered=deliveries.counts,
-    )
+    await work(settings, pipeline, open_index(settings), deliver=deliveries.send, delivered=deliveries.counts)
 
 
 def channels(settings: Settings) -> dict[str, Notifier]:
