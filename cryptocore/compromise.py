@@ -17,10 +17,11 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import CoreError, InvalidTransition
 from cryptocore.event_texts import PERSON
 from cryptocore.impact import BlastRadius, of_key
-from cryptocore.incidents import Change, Incident, IncidentKind, Incidents
+from cryptocore.incidents import Change, Incident, Incidents
 from cryptocore.keyinfo import KeyInfo
 from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
 from cryptocore.store import KeyVersion
+from cryptocore.terms import IncidentKind
 from cryptocore.token_rows import Reach
 from cryptocore.tokens import TokenVault
 

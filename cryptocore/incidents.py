@@ -18,7 +18,7 @@ from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransitio
 from cryptocore.event_texts import is_note
 from cryptocore.statements import Statement, Statements
 from cryptocore.store import database_ms
-from cryptocore.terms import DAY_MS, HOUR_MS, Terms
+from cryptocore.terms import DAY_MS, HOUR_MS, IncidentKind, Terms
 
 if TYPE_CHECKING:
     from cryptocore.parts import Parts
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 KIND: Final = "incident"
 MAX_LISTED: Final = 10_000
 """Entries of `affected` and of `notify`."""
-
-
-class IncidentKind(StrEnum):
-    """What happened."""
-
-    KEY = "key"
-    DEVICE_LOSS = "device_loss"
-    OTHER = "other"
 
 
 class Owed(StrEnum):

@@ -35,6 +35,14 @@ class ThreatLevel(StrEnum):
     SEVERE = "severe"
 
 
+class IncidentKind(StrEnum):
+    """What happened; what is due when depends on it."""
+
+    KEY = "key"
+    DEVICE_LOSS = "device_loss"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """The numbers of one file.

@@ -22,3 +22,15 @@ def moment_ms(text: str, *, now_ms: int) -> int:
     moment = datetime.fromisoformat(text)
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return round(moment.timestamp() * 1000)
+
+
+def coming_ms(text: str, *, now_ms: int) -> int:
+    """Read a date, an RFC 3339 time or `7d`, which here is how far ahead; to milliseconds since the epoch.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    ahead = _AGO.fullmatch(text)
+    if ahead is not None:
+        return now_ms + int(ahead[1]) * _UNITS[ahead[2]]
+    return moment_ms(text, now_ms=now_ms)

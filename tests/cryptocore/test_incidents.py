@@ -19,10 +19,10 @@ from cryptocore.errors import (
 )
 from cryptocore.events import AuditEvent, Operation, Reason, decode_line
 from cryptocore.impact import ServiceUse
-from cryptocore.incidents import Change, IncidentKind, Owed
+from cryptocore.incidents import Change, Owed
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.overdue import OverdueKind
-from cryptocore.terms import DAY_MS, HOUR_MS, Classification, Terms, ThreatLevel
+from cryptocore.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, approval
 from tests.cryptocore.test_tokens import WRAPPER, cut_off, kept, now_ms
