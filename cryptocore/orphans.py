@@ -99,7 +99,12 @@ class Orphans:
         return theirs
 
     async def _elsewhere(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run something with an adopted spool, which only one task uses at a time."""
-        if self._threads:
-            return await asyncio.to_thread(forking.whole, function, *args, **kwargs)
-        return function(*args, **kwargs)
+        """Run something with an adopted spool, to its end: whoever is cancelled meanwhile may close the spool next."""
+        if not self._threads:
+            return function(*args, **kwargs)
+        work = asyncio.ensure_future(asyncio.to_thread(forking.whole, function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait((work,))
+            raise
