@@ -192,7 +192,7 @@ class Principal(Struct, frozen=True):
 
 
 class KeyChange(Struct, frozen=True):
-    """What a KeyUpdate asked for; None = not said in the record. `expires_at` is RFC 3339."""
+    """What a KeyUpdate asked for, or a notification says of a key; None = not said. `expires_at` is RFC 3339."""
 
     enabled: bool | None = None
     expires_at: str | None = None

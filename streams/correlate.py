@@ -45,7 +45,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
 class Use(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="use"):
     """One operation on a key that the vault logged: of class use, or of class admin, and then `act` is its record.
 
-    Challenges never come here.
+    Event Grid's news of a key comes in the same way, with its record and without a caller. Challenges never come here.
     """
 
     v: Literal[1]

@@ -20,6 +20,7 @@ from heapq import heapify, heappop, heappush
 
 import msgspec
 
+from alerts.model import AccessClass
 from alerts.thresholds import Limits
 from cryptocore.registry import Registry
 from streams import claim_judge, correlate, judgement, rejected, use_judge
@@ -191,6 +192,9 @@ class JoinStep:
     # What comes in
 
     def _take_use(self, use: Use, append_ms: int, now_ms: int, state: State, effects: Effects) -> None:
+        if use.act is not None and use.act.access_class is AccessClass.NOTIFICATION:
+            self._keks.take_news(use.act, now_ms, state, effects)
+            return
         ident = _use_ident(use.access_id)
         if state.get(Kind.USE, ident, UseState) is not None:
             return

@@ -11,7 +11,7 @@ from alerts.model import Evidence, Finding, Severity
 from alerts.system import system_finding
 from alerts.thresholds import Limits
 from alerts.words import moment
-from streams.kek_history import RENEWING, Act, KekHistory, VersionUse
+from streams.kek_history import NEW_VERSION, RENEWING, Act, KekHistory, VersionUse
 
 _GONE: Final = frozenset({"KeyDelete", "KeyPurge"})
 _BACK: Final = frozenset({"KeyRecover", "KeyRestore", "KeyCreate", "KeyImport"})
@@ -142,9 +142,10 @@ def _inventory(known: KekHistory, *, declared: bool | None) -> Iterator[Drift]:
 def _unborn(known: KekHistory, now_ms: int, limits: Limits) -> Iterator[Drift]:
     """Versions in use that the vault's log never made, where that log begins with the KEK's creation."""
     acts = known.acts
-    if known.forgotten or not acts or acts[0].operation not in _BORN or known.earliest_ms is None:
+    born = next((act for act in acts if act.operation != NEW_VERSION), None)
+    if known.forgotten or born is None or born.operation not in _BORN or known.earliest_ms is None:
         return
-    if known.earliest_ms < acts[0].time_us // 1000 or any(act.operation == "KeyRestore" for act in acts):
+    if known.earliest_ms < born.time_us // 1000 or any(act.operation == "KeyRestore" for act in acts):
         return
     made = [act.version for act in acts if act.operation in RENEWING]
     used = {
@@ -165,7 +166,7 @@ def _about(acts: list[Act], version: str | None, says: Callable[[Act], bool]) ->
         named = act.version is not None and version is not None
         if act.operation in RENEWING:
             if named and act.version == version:
-                return None
+                return act if says(act) else None
             renewed = True
         elif says(act) and named:
             if act.version == version:

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from alerts.model import KekChange, KekUse, VaultAccess
+from alerts.model import AccessClass, KekChange, KekUse, VaultAccess
 from cryptocore.clock import parse_rfc3339
 
 MAX_ACTS: Final = 64
@@ -19,11 +19,13 @@ MAX_ACTS: Final = 64
 MAX_VERSIONS: Final = 64
 USED_STEP_MS: Final = 1_000
 """The last use is kept to the second, so that a busy KEK's record is not written again for each."""
-RENEWING: Final = frozenset({"KeyCreate", "KeyImport", "KeyRotate", "KeyRotateIfDue"})
+NEW_VERSION: Final = "Microsoft.KeyVault.KeyNewVersionCreated"
+RENEWING: Final = frozenset({"KeyCreate", "KeyImport", "KeyRotate", "KeyRotateIfDue", NEW_VERSION})
+"""What gives a KEK a new version; of the last Event Grid tells, beside the vault's log, and names the version."""
 
 
 class Act(Struct, frozen=True, array_like=True, order=True):
-    """One successful administrative act; None = the record does not say, of `explained`: not judged yet."""
+    """One successful act, or news of one; None = the record does not say, of `explained`: not judged (yet)."""
 
     time: str
     access_id: str
@@ -88,7 +90,8 @@ class KekHistory(Struct, kw_only=True, omit_defaults=True):
         if len(self.acts) > MAX_ACTS:
             del self.acts[0]
             self.forgotten = True
-        self.note_time(access.time_us // 1000)
+        if access.access_class is AccessClass.ADMIN:
+            self.note_time(access.time_us // 1000)
         return True
 
     def explain(self, access_id: str, *, explained: bool | None) -> bool:
@@ -138,6 +141,11 @@ class KekHistory(Struct, kw_only=True, omit_defaults=True):
 def is_wrap(use: KekUse) -> bool:
     """Say whether a vault record shows something put under the KEK."""
     return use.operation in {"KeyWrap", "KeyEncrypt"} and use.outcome == "succeeded"
+
+
+def tells(news: VaultAccess) -> bool:
+    """Say whether Event Grid's news changes what is known of a KEK."""
+    return news.operation == NEW_VERSION or news.key_change is not None
 
 
 def _changes(acts: Iterable[Act]) -> Iterable[KekChange]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import Final
 
 from alerts import rules
-from alerts.model import AccessOutcome, KekAccess, KekUseStatus
+from alerts.model import AccessOutcome, KekAccess, KekUseStatus, VaultAccess
 from alerts.thresholds import DAY_MS, MINUTE_MS, Limits
 from streams.correlate import Claim, partition_key
 from streams.feeds.vaults import VaultDeclarations
@@ -65,7 +65,20 @@ class KekWatch:
             if is_wrap(known.use):
                 self._wraps[key][ident] = None
                 self._judge_wrap(ident, history, now_ms, state, effects)
-        elif history.note_act(known.act):
+        else:
+            self._take_act(key, history, known.act, now_ms, state, effects)
+
+    def take_news(self, news: VaultAccess, now_ms: int, state: State, effects: Effects) -> None:
+        """Note what Event Grid says of a KEK: it got a version, or when one expires."""
+        key = partition_key(news.vault or "", news.object_name or "")
+        history = self._history(key, state)
+        if history is not None:
+            self._take_act(key, history, news, now_ms, state, effects)
+
+    def _take_act(  # noqa: PLR0917 - the step's own arguments, handed on
+        self, key: bytes, history: KekHistory, act: VaultAccess, now_ms: int, state: State, effects: Effects
+    ) -> None:
+        if history.note_act(act):
             state.put(Kind.KEK, key, history)
             for wrap in self._wraps[key]:
                 self._judge_wrap(wrap, history, now_ms, state, effects)

@@ -23,6 +23,7 @@ from streams.feeds.vaults import VaultDeclarations
 from streams.findings import FindingBook
 from streams.index.documents import vault_access_document
 from streams.index.port import DocKind, Document
+from streams.kek_history import tells
 from streams.messages import CORRELATE, VAULT_ACCESS, Effects, Message
 from streams.state import Kind, State
 from streams.vaultlogs import messages
@@ -203,9 +204,11 @@ def _words(refusal: VaultRecordRejected) -> str:
 
 
 def _is_joined(access: VaultAccess, acts: list[Finding]) -> bool:
-    """Say whether the join judges a record: a use of a key, or an act on one that is to be told unless it is ours."""
+    """Say whether a record is the join's: a use of a key, an act to be told unless it is ours, or news of a key."""
     if access.object_kind != "key" or access.vault is None or access.object_name is None:
         return False
+    if access.access_class is AccessClass.NOTIFICATION:
+        return tells(access)
     return access.access_class is AccessClass.USE or bool(acts)
 
 
@@ -226,5 +229,5 @@ def _use(access: VaultAccess, append_ms: int) -> correlate.Use:
         correlation_id=access.correlation_id,
         time_us=access.time_us,
         append_ms=append_ms,
-        act=access if access.access_class is AccessClass.ADMIN else None,
+        act=None if access.access_class is AccessClass.USE else access,
     )

@@ -29,6 +29,7 @@ def read(record: Record) -> Fields:
         resource_id=resource_id,
         object_id=text(data, "Id") or _object_id(data),
         event_id=f"{shape}:{text(record, 'id') or ''}",
+        key_expires=data.get("EXP"),
     )
 
 

@@ -50,7 +50,8 @@ def normalise(original: Record, *, resource_id: str | None = None) -> VaultAcces
         access_class = AccessClass.CHALLENGE
     outcome, denial, status = _ended(fields, access_class, status)
     address, network = located(fields)
-    key_change = _key_change(fields) if operation == KEY_UPDATE else None
+    about_key = fields.shape in _NOTIFYING and where.kind == "key"
+    key_change = _key_change(fields) if operation == KEY_UPDATE or about_key else None
     role, given_to = activity.role(fields) if operation == activity.ROLE_WRITTEN else (None, None)
     kept = (principal.id, principal.app_id, principal.upn, principal.resource, fields.tls_version, network)
     return VaultAccess(
@@ -124,7 +125,7 @@ def _administered(fields: Fields) -> tuple[AccessOutcome | None, str | None, int
 
 
 def _key_change(fields: Fields) -> KeyChange | None:
-    """Return what a KeyUpdate asked for; what it does not say stays unknown."""
+    """Return what a KeyUpdate asked for, or a notification says of a key; what is not said stays unknown."""
     enabled = truth(fields.key_enabled)
     seconds = whole_number(fields.key_expires)
     expires_at = None if seconds is None else from_epoch_seconds(seconds)

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from alerts.examples import vault_access
-from alerts.model import AccessOutcome, FindingMessage, FindingResolved, KekUse, Principal, PrincipalKind
+from alerts.examples import key_change, vault_access
+from alerts.model import AccessClass, AccessOutcome, FindingMessage, FindingResolved, KekUse, Principal, PrincipalKind
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import KeyRef, OwnerRef, VaultAttempt
@@ -140,6 +140,15 @@ def act(name: str, /, operation: str, at_ms: int = T0 + 20, *, correlation: str 
         **changes,
     )
     return replace(shared, act=record)
+
+
+def news(record: str, /, operation: str, at_ms: int, *, version: str, expires_at: str | None = None) -> Use:
+    """What Event Grid says of a version of the KEK."""
+    told = act(record, f"Microsoft.KeyVault.{operation}", at_ms, principal_id=None, version=version)
+    assert told.act is not None
+    change = None if expires_at is None else key_change(expires_at=expires_at)
+    seen = replace(told.act, access_class=AccessClass.NOTIFICATION, outcome=None, http_status=None, key_change=change)
+    return replace(told, outcome="", act=seen)
 
 
 def kek_act(operation: str, name: str, at_ms: int = T0, *, phase: str = "outcome", **changes: Any) -> Claim:

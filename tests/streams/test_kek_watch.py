@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from alerts.examples import key_change
 from alerts.model import FindingMessage, FindingResolved, Severity
 from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Limits
+from cryptocore.clock import rfc3339_ms
 from streams.correlate import Claim, Progress, Use
 from streams.feeds.vaults import VaultDeclarations
 from streams.join import JoinStep
@@ -22,6 +23,7 @@ from tests.streams.join_bench import (
     act,
     intent,
     kek_act,
+    news,
     outcome,
     progress,
     registry,
@@ -278,6 +280,35 @@ def test_a_version_that_nobody_made_is_told_after_an_hour_where_the_log_begins_w
     assert drifts(bench) == []
 
 
+def test_a_version_that_event_grid_tells_of_is_known() -> None:
+    bench = Bench()
+
+    bench.send(news("n", "KeyNewVersionCreated", T0 - 1, version=VERSION), act("born", "KeyCreate", T0))
+    bench.send(claim("a", T0 + MINUTE_MS), news("m", "KeyNewVersionCreated", T0 + MINUTE_MS, version=NEWER))
+    bench.send(claim("b", T0 + 2 * MINUTE_MS, version=NEWER))
+    bench.wait(3 * HOUR_MS, step_ms=10 * MINUTE_MS)
+
+    assert drifts(bench) == []
+    bench.send(claim("c", bench.now_ms, version="f" * 32), claim("d", bench.now_ms, version="a" * 32))
+    bench.wait(2 * HOUR_MS, step_ms=10 * MINUTE_MS)
+    assert drifts(bench) == ["unknown_version"]
+
+
+@pytest.mark.parametrize("operation", ["KeyNearExpiry", "KeyExpired", "KeyNewVersionCreated"])
+@pytest.mark.parametrize("first", ["news", "use"])
+def test_an_expiry_that_event_grid_tells_of_counts(operation: str, first: str) -> None:
+    bench = Bench()
+    told = news("n", operation, T0 - HOUR_MS, version=VERSION, expires_at="2025-11-16T02:40:00.000000Z")
+    messages = [told, claim("a", LATER), claim("b", LATER, version=NEWER)]
+
+    bench.send(*(messages if first == "news" else reversed(messages)))
+
+    assert drifts(bench) == ["expired_in_use"]
+    assert [name for name in bench.documents if name.startswith("e")] == [], (
+        "news is no act that anybody has to explain"
+    )
+
+
 def test_where_the_key_is_older_than_the_log_no_version_is_unknown() -> None:
     bench = Bench()
 
@@ -375,7 +406,8 @@ def histories(draw: st.DrawFn) -> list[Timed]:
         at_ms = T0 + draw(st.integers(0, 30)) * MINUTE_MS + number
         version = draw(st.sampled_from([VERSION, VERSION, NEWER, None]))
         name = f"n{number}"
-        kind = draw(st.sampled_from(["update", "update", "renew", "gone", "wrap", "wrap", "claim", "claim", "ours"]))
+        kinds = ["update", "update", "renew", "gone", "wrap", "wrap", "claim", "claim", "ours", "news"]
+        kind = draw(st.sampled_from(kinds))
         if kind == "update":
             change = draw(st.sampled_from(_CHANGES))
             messages.append((at_ms, disabled(name, at_ms, version=version, key_change=change)))
@@ -385,12 +417,17 @@ def histories(draw: st.DrawFn) -> list[Timed]:
         elif kind == "gone":
             operation = draw(st.sampled_from(["KeyDelete", "KeyRecover", "KeyPurge"]))
             messages.append((at_ms, act(name, operation, at_ms, principal_id=STRANGER)))
+        elif kind == "news":
+            operation = draw(st.sampled_from(["KeyNewVersionCreated", "KeyNearExpiry"]))
+            expires_at = rfc3339_ms(at_ms + draw(st.integers(-20, 20)) * MINUTE_MS)
+            told = news(name, operation, at_ms, version=version or VERSION, expires_at=expires_at)
+            messages.append((at_ms, told))
         elif kind == "wrap":
             messages.append((at_ms, wrap(name, at_ms, version=version)))
         elif kind == "claim":
             operation = draw(st.sampled_from(["wrap", "unwrap"]))
-            told = claim(name, at_ms, version=version or VERSION, operation=operation)
-            messages += [(at_ms, intent(name, at_ms, operation=operation)), (at_ms + 50, told)]
+            ended = claim(name, at_ms, version=version or VERSION, operation=operation)
+            messages += [(at_ms, intent(name, at_ms, operation=operation)), (at_ms + 50, ended)]
         else:
             off = draw(st.booleans())
             record = act(name, "KeyUpdate", at_ms, key_change=OFF if off else ON, correlation=request_id(name))

@@ -134,6 +134,28 @@ def test_only_what_is_done_with_a_key_or_to_it_goes_to_the_join() -> None:
     assert len(run.documents(DocKind.VAULT_ACCESS)) == len(others)
 
 
+def test_news_of_a_key_goes_to_the_join_with_its_version_and_its_expiry() -> None:
+    data = {"VaultName": "kt-prod", "ObjectType": "Key", "ObjectName ": "tokens-kek", "Version": f" {VERSION}"}
+    original = {
+        "id": "1",
+        "topic": RESOURCE,
+        "eventType": "Microsoft.KeyVault.KeyNearExpiry",
+        "eventTime": "2026-11-16T02:41:07.1234567Z",
+        "data": data | {"EXP": "1794796867"},
+    }
+
+    run = Run().take(
+        message(original), message(original | {"id": "2", "data": data | {"ObjectType": "Secret"}}, offset=1)
+    )
+
+    [use] = map(correlate.decode, run.sent(CORRELATE))
+    assert isinstance(use, correlate.Use)
+    assert use.act is not None
+    assert use.act.key_change is not None
+    assert (use.version, use.act.key_change.expires_at) == (VERSION, "2026-11-16T02:41:07.000000Z")
+    assert run.findings() == Counter()
+
+
 def test_a_denied_unwrap_is_a_use_too() -> None:
     [value] = Run().take(message(record("KeyUnwrap", 403))).sent(CORRELATE)
 
