@@ -257,9 +257,9 @@ class KekUse(Struct, frozen=True, kw_only=True):
     """One KEK operation with the judgement of the join; `id` is the access_id, or the event id where unlogged.
 
     `reason` says why it is not matched: no_event, foreign_principal, azure_service, id_reused, no_vault_record,
-    no_batches; of an allowed use it is the id of its entry in allowed.toml. `event_id` of an id_reused use is the event
-    whose id it carries. `behind_ms` is how far the slowest live instance of `source` was behind the record when it was
-    judged (0: all had passed it), `instances` how many were live.
+    no_batches, too_many; of an allowed use it is the id of its entry in allowed.toml. `event_id` of an id_reused use is
+    the event whose id it carries. `behind_ms` is how far the slowest live instance of `source` was behind the record
+    when it was judged (0: all had passed it), `instances` how many were live.
     """
 
     id: str

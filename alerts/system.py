@@ -148,6 +148,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "8.1",
         "check the feed's position and the vault's diagnostic settings; nobody else's calls are seen for sure either",
     ),
+    "join_overflow": _kind(
+        "More uses of a KEK than can be joined",
+        Severity.HIGH,
+        "9.1d",
+        "find who makes so many calls or events about this KEK; until it ends, theft among them is not told apart",
+    ),
     "vault_silent": _kind(
         "A vault's log fell silent",
         Severity.HIGH,

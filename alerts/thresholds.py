@@ -21,6 +21,9 @@ class Limits:
     failures: int = 10
     failures_window_ms: int = 10 * MINUTE_MS
 
+    # decoy_key_use: keys that no service may ever use, by id in hex; KEYTRAIL_DECOY_KEYS names them, and nothing else.
+    decoy_keys: frozenset[str] = frozenset()
+
     # Earlier uses kept with each key, so that a late revoke can look back (docs/formats.md, "Time").
     recent_uses: int = 32
     # Failed or denied uses kept apart, per key and per service without a key; twice what the rule counts.
@@ -51,6 +54,9 @@ class Limits:
     match_low_ms: int = 30 * MINUTE_MS
     # How long claims and uses stay after they were judged, so that what comes late can still correct them.
     join_keep_ms: int = 75 * MINUTE_MS
+    # Vault records, and claims, of one KEK that are kept at once: 12 uses a second for as long as they are kept. A
+    # service that caches its DEKs needs far fewer.
+    join_kept: int = 100_000
 
     # After a KEK was disabled, changed or deleted, its services may go on for as long as they may serve from a cache,
     # and two clocks may differ; what goes on after that does not know of it (kek_drift).

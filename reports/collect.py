@@ -22,6 +22,7 @@ SIGHT_RULES: Final = frozenset(
         "deployment_mismatch",
         "document_refused",
         "index_unavailable",
+        "join_overflow",
         "match_ratio_low",
         "out_of_range",
         "pending_source",

@@ -27,10 +27,11 @@ from streams import claim_judge, correlate, judgement, rejected, use_judge
 from streams.allowed import Allowed
 from streams.attempts import USES, VAULT_OPERATION, access_of, attempts_of, prefer
 from streams.claim_judge import ClaimJudge
-from streams.correlate import Claim, Progress, Use
+from streams.correlate import Claim, Progress, Use, partition_key
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.documents import kek_use_document
 from streams.index.port import Document
+from streams.join_crowd import Crowd
 from streams.join_retention import Due, Retention
 from streams.joinstate import ClaimState, UseState
 from streams.kek_watch import KekWatch
@@ -83,11 +84,13 @@ class JoinStep:
         self._keks = KekWatch(
             findings=self._findings, limits=self._limits, declared=self._declared, compare=self._evaluate
         )
+        self._crowd = Crowd(findings=self._findings, limits=self._limits)
         self._uses = UseJudge(
             matching=self._matching,
             progress=self._progress,
             findings=self._findings,
             keks=self._keks,
+            crowd=self._crowd,
             limits=self._limits,
             allowed=self._allowed,
             joined_ms=self._joined_ms,
@@ -101,7 +104,9 @@ class JoinStep:
             uses=self._uses,
             tallies=self._tallies,
         )
-        self._retention = Retention(matching=self._matching, keks=self._keks, limits=self._limits, due=self._due)
+        self._retention = Retention(
+            matching=self._matching, keks=self._keks, crowd=self._crowd, limits=self._limits, due=self._due
+        )
         self._pruned_ms = 0
 
     # The step
@@ -116,12 +121,14 @@ class JoinStep:
             claim = state.get(Kind.CLAIM, ident, ClaimState)
             if claim is not None:
                 self._matching.put_claim(ident, attempts_of(ident, claim, self._limits))
+                self._crowd.count("claim", partition_key(claim.claim.vault, claim.claim.name))
                 self._due += self._retention.claim_dues(ident, claim)
         for ident in state.idents(Kind.USE):
             known = state.get(Kind.USE, ident, UseState)
             if known is not None:
                 self._admit(ident, known)
                 self._keks.restored(ident, known)
+                self._crowd.count("use", partition_key(known.use.vault, known.use.name))
                 self._due += self._retention.use_dues(ident, known)
         heapify(self._due)
 
@@ -154,6 +161,7 @@ class JoinStep:
                 self._retention.claim(ident, now_ms, state)
         self._keks.tick(now_ms, state, effects)
         self._tallies.tick(now_ms, state, effects)
+        self._crowd.tick(now_ms, state, effects)
         self._findings.tick(now_ms, state, effects)
         if now_ms - self._pruned_ms >= self._limits.final_ms:
             self._pruned_ms = now_ms
@@ -200,6 +208,12 @@ class JoinStep:
             return
         source = None if use.principal_id is None else self._registry.source_of_principal(use.principal_id)
         known = UseState(use=judgement.pending(use, source), seen_ms=append_ms, act=use.act)
+        key = partition_key(use.vault, use.name)
+        if use.act is None and not self._crowd.admits("use", key):
+            self._crowd.turned_away("use", key, use.time_us // 1000, now_ms, state, effects)
+            self._uses.judge_untaken(known, now_ms, state, effects)
+            return
+        self._crowd.count("use", key)
         state.put(Kind.USE, ident, known)
         self._admit(ident, known)
         self._keks.take_record(ident, known, now_ms, state, effects)
@@ -225,8 +239,13 @@ class JoinStep:
             self._keks.take_claim(claim, now_ms, state, effects)
         ident = f"{claim.source}/{claim.intent_id or claim.event_id}".encode()  # nobody ends another's call
         known = state.get(Kind.CLAIM, ident, ClaimState)
+        key = partition_key(claim.vault, claim.name)
         if known is None:
+            if not self._crowd.admits("claim", key):
+                self._crowd.turned_away("claim", key, claim.effective_ms, now_ms, state, effects)
+                return
             known = ClaimState(claim=claim, seen_ms=append_ms)
+            self._crowd.count("claim", key)
         elif prefer(claim, known.claim):
             known.claim, known.seen_ms = claim, append_ms
         elif claim.phase != "intent" or known.intent_ms is not None:

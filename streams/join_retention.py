@@ -8,6 +8,8 @@ from heapq import heappush
 from typing import Final
 
 from alerts.thresholds import MINUTE_MS, Limits
+from streams.correlate import partition_key
+from streams.join_crowd import Crowd
 from streams.joinstate import ClaimState, UseState
 from streams.kek_watch import KekWatch
 from streams.matching import Matching
@@ -23,9 +25,10 @@ _RETRY_MS: Final = MINUTE_MS
 class Retention:
     """Lets go of what one partition keeps; `due` is the heap of the step, where it asks to be called again."""
 
-    def __init__(self, *, matching: Matching, keks: KekWatch, limits: Limits, due: list[Due]) -> None:
+    def __init__(self, *, matching: Matching, keks: KekWatch, crowd: Crowd, limits: Limits, due: list[Due]) -> None:
         self._matching = matching
         self._keks = keks
+        self._crowd = crowd
         self._limits = limits
         self._due = due
 
@@ -54,6 +57,7 @@ class Retention:
             return
         self._settle_attempt(ident, state)
         self._keks.forget(ident, known)
+        self._crowd.leave("use", partition_key(known.use.vault, known.use.name))
         state.forget(Kind.USE, ident)
 
     def claim(self, ident: bytes, now_ms: int, state: State) -> None:
@@ -67,6 +71,7 @@ class Retention:
         for dependent in self._matching.dependents(ident):
             self._settle_use(dependent, state)
         self._matching.forget_claim(ident)
+        self._crowd.leave("claim", partition_key(known.claim.vault, known.claim.name))
         state.forget(Kind.CLAIM, ident)
 
     def _settle_use(self, ident: bytes, state: State) -> None:

@@ -58,6 +58,10 @@ class StandingFindings:
         )
         effects.send(FINDINGS, ident, _encode(message))
 
+    def end(self, finding: Finding, explanation: str, now_ms: int, state: State, effects: Effects) -> None:
+        """Take all hits of a finding back; only for one whose hits are never taken back singly."""
+        self._book.retract(finding, explanation, now_ms, state, effects)
+
     @staticmethod
     def prune(state: State) -> None:
         """Forget what was taken back from findings that are closed."""

@@ -12,7 +12,9 @@ from alerts.model import Finding, KekAct, KekUse, KekUseStatus, PrincipalKind
 from alerts.thresholds import Limits
 from streams import judgement, waiting
 from streams.allowed import Allowed
+from streams.correlate import partition_key
 from streams.index.documents import kek_use_document
+from streams.join_crowd import Crowd
 from streams.joinstate import ClaimState, UseState
 from streams.kek_watch import KekWatch
 from streams.matching import Matching
@@ -22,6 +24,8 @@ from streams.standing import StandingFindings
 from streams.state import Kind, State
 
 KEY: Final = bytes((Kind.USE,))
+TOO_MANY: Final = "too_many"
+"""Reason of a use that cannot be judged because not all about its KEK was taken (join_crowd)."""
 _SERVED: Final = frozenset({"KeyWrap", "KeyUnwrap"})
 """What a service of Azure does with a customer's key; anything else it does is no encryption of its resource."""
 
@@ -34,6 +38,7 @@ class UseJudge:
         progress: how far sources are heard.
         findings: where hits are counted, and taken back.
         keks: told of each judgement of an act.
+        crowd: knows of which KEKs something was not taken.
         limits: the times of the join.
         allowed: principals of no source that may use a KEK all the same.
         joined_ms: only records in this half-open range are judged; None = all.
@@ -47,6 +52,7 @@ class UseJudge:
         progress: SourceProgress,
         findings: StandingFindings,
         keks: KekWatch,
+        crowd: Crowd,
         limits: Limits,
         allowed: Allowed | None,
         joined_ms: tuple[int, int] | None,
@@ -56,6 +62,7 @@ class UseJudge:
         self._progress = progress
         self._findings = findings
         self._keks = keks
+        self._crowd = crowd
         self._limits = limits
         self._allowed = allowed
         self._joined_ms = joined_ms
@@ -86,6 +93,17 @@ class UseJudge:
         state.put(Kind.USE, ident, known)
         effects.document(kek_use_document(use, known.revision, KEY + ident))
 
+    def judge_untaken(self, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
+        """Judge a record that is not kept: once, and as far as that can be done without joining it."""
+        use = known.use
+        if use.source is not None and self.joined(use.time_us // 1000):
+            known.use = judgement.judged(use, KekUseStatus.NOT_EVALUATED, TOO_MANY, final=True)
+        else:
+            known.use = self._verdict(b"", known, now_ms, state)
+        known.revision = 1
+        self._report(known, now_ms, state, effects)
+        effects.document(kek_use_document(known.use, known.revision, KEY))
+
     def _verdict(self, ident: bytes, known: UseState, now_ms: int, state: State) -> KekUse:
         use, time_ms = known.use, known.use.time_us // 1000
         if not self.joined(time_ms):
@@ -99,6 +117,9 @@ class UseJudge:
         named = self._matching.named_by(access)
         copied = None if named is None else state.get(Kind.CLAIM, named.claim, ClaimState)
         reason, event_id = ("no_event", None) if copied is None else ("id_reused", copied.claim.event_id)
+        crowded = reason == "no_event" and self._crowd.is_crowded(partition_key(use.vault, use.name), state)
+        if crowded or (use.final and use.reason == TOO_MANY):
+            return judgement.judged(use, KekUseStatus.NOT_EVALUATED, TOO_MANY, final=True)
         heard = self._progress.heard(access.source, time_ms)
         waited_ms = now_ms - known.seen_ms
         settled = use.final and use.status in {KekUseStatus.UNACCOUNTED, KekUseStatus.UNEXPLAINED}
