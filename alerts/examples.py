@@ -56,10 +56,10 @@ def silent(name: str, subject: S) -> Example[S]:
     return Example(name, subject, None)
 
 
-def key_view(*, revoked_ago_ms: int | None = None) -> KeyView:
+def key_view(*, revoked_ago_ms: int | None = None, decoy: bool = False) -> KeyView:
     """A key at revision 7; revoked by it where `revoked_ago_ms` is given."""
     if revoked_ago_ms is None:
-        return KeyView(id=KEY_ID, version=1, state="active", revision=7)
+        return KeyView(id=KEY_ID, version=1, state="active", revision=7, decoy=decoy)
     return KeyView(
         id=KEY_ID,
         version=1,
@@ -68,6 +68,7 @@ def key_view(*, revoked_ago_ms: int | None = None) -> KeyView:
         revoked_ms=NOW_MS - revoked_ago_ms,
         revoked_in=7,
         revocation_reason="compromise_suspected",
+        decoy=decoy,
     )
 
 

@@ -108,7 +108,7 @@ class RecentUse(Struct, frozen=True, array_like=True):
 
 
 class KeyView(Struct, frozen=True, kw_only=True):
-    """A key version as the trail knows it. `revoked_in` is the revision that revoked it."""
+    """A key version as the trail knows it. `revoked_in` is the revision that revoked it; nobody may use a decoy."""
 
     id: str
     version: int
@@ -117,6 +117,7 @@ class KeyView(Struct, frozen=True, kw_only=True):
     revoked_ms: int | None = None
     revoked_in: int | None = None
     revocation_reason: str | None = None
+    decoy: bool = False
 
 
 class KeyUse(Struct, frozen=True, kw_only=True):

@@ -175,7 +175,7 @@ def _keep(uses: list[bytes], use: bytes, most: int) -> None:
         del uses[0]
 
 
-def view_of(key_id: str, version: VersionHistory) -> KeyView:
+def view_of(key_id: str, version: VersionHistory, *, decoy: bool = False) -> KeyView:
     """The version as rules see it."""
     return KeyView(
         id=key_id,
@@ -185,6 +185,7 @@ def view_of(key_id: str, version: VersionHistory) -> KeyView:
         revoked_ms=version.revoked_ms,
         revoked_in=version.revoked_in,
         revocation_reason=version.revocation_reason,
+        decoy=decoy,
     )
 
 

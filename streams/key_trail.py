@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 from msgspec import Struct
 
 from alerts import rules
-from alerts.model import Evidence, Finding, KeyUse, RecentUse
+from alerts.model import Evidence, Finding, KeyUse, KeyView, RecentUse
 from alerts.rules import revoked_key_decrypt
 from alerts.system import system_finding
 from alerts.thresholds import MINUTE_MS, Limits
@@ -185,7 +185,8 @@ class KeyTrail:
         revision = key.revision or 0
         if revision != version.revision and revision and not batch.suspect:
             self._check_revision(Case(event, key_id, history, effective_ms, batch), version, revision)
-        if event.reason is not None or not rules.is_ordinary(outcome, version.revoked_ms):
+        decoy = key_id in self._limits.decoy_keys
+        if event.reason is not None or not rules.is_ordinary(outcome, version.revoked_ms, decoy=decoy):
             use = KeyUse(
                 event_id=event.id,
                 operation=event.operation,
@@ -196,7 +197,7 @@ class KeyTrail:
                 actor=event.actor,
                 purpose=event.purpose,
                 tenant=tenant,
-                key=view_of(key_id, version),
+                key=view_of(key_id, version, decoy=decoy),
                 key_revision=revision,
                 recent=_recent(history.uses),
                 failed=_recent(history.failures),
@@ -209,7 +210,7 @@ class KeyTrail:
 
     def _take_without_key(self, event: AuditEvent, outcome: Outcome, effective_ms: int, batch: Batch) -> None:
         """An act that names no key is remembered with its service."""
-        ident = _WITHOUT_KEY + event.service.encode()
+        ident, claimed = _WITHOUT_KEY + event.service.encode(), event.claimed_key_id
         history = batch.state.get(_KEY, ident, KeyHistory) or KeyHistory()
         use = KeyUse(
             event_id=event.id,
@@ -221,12 +222,12 @@ class KeyTrail:
             actor=event.actor,
             purpose=event.purpose,
             tenant=tenant_of(event.owner),
-            key=None,
+            key=_decoy(claimed) if claimed in self._limits.decoy_keys else None,
             key_revision=0,
             failed=_recent(history.failures),
             suspect=batch.suspect,
         )
-        self._judge(use, batch, event.claimed_key_id)
+        self._judge(use, batch, claimed)
         if not batch.suspect:
             history.remember(event, outcome, effective_ms, self._limits)
             batch.state.put(_KEY, ident, history)
@@ -436,6 +437,11 @@ def _record_trouble(finding: str, use: KeyUse, claimed_key_id: str | None) -> Fi
         evidence=(Evidence("event", use.event_id, use.effective_ms),),
         facts={"operation": str(use.operation), "service": use.service},
     )
+
+
+def _decoy(key_id: str) -> KeyView:
+    """A decoy that a ciphertext claims to be under, in a service that does not know it."""
+    return KeyView(id=key_id, version=0, state=None, revision=0, decoy=True)
 
 
 _REMEMBERED: Final = 4_096

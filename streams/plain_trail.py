@@ -89,7 +89,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     kept_days = append_ms - PAST_MS <= earliest_ms and latest_ms < append_ms + FUTURE_MS
     if batch.suspect or not kept_days or not rules.is_ordinary(_SUCCEEDED, None):
         return start
-    service = batch.source.encode()
+    service, decoys = batch.source.encode(), {key_id.encode() for key_id in limits.decoy_keys}
     acts = {operation: _acts.get((batch.source, operation)) for operation in (Operation.ENCRYPT, Operation.DECRYPT)}
     records = batch.state.records(Kind.KEY)
     live, changed = cast("dict[bytes, KeyHistory]", records.live), records.changed
@@ -122,7 +122,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
                 break
         else:
             return place
-        if version.revoked_ms is not None:
+        if version.revoked_ms is not None or (decoys and use.key_id in decoys):
             return place
         revision = subject.revision
         if version.revision != revision and (version.revision or version.used < revision):

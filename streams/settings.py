@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     """vaults.toml (docs/vault-feeds.md); without it nobody judges which vaults are silent or undeclared."""
     allowed_file: Path | None = None
     """allowed.toml (docs/vault-feeds.md); without it every use of a KEK by a stranger alerts."""
+
+    decoy_keys: frozenset[Annotated[str, Field(pattern="^[0-9a-f]{32}$")]] = frozenset()
+    """A JSON list of key ids: keys that no service uses, so that any use of one is critical (docs/incidents.md)."""
 
     # Deliveries
     webhook_url: HttpUrl | None = None

@@ -8,6 +8,7 @@ from alerts.detection import Detection
 from alerts.model import Finding, KekAccess, KekAct, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
 from alerts.rules import (
     crypto_failures,
+    decoy_key_use,
     denied_burst,
     disabled_kek_wrap,
     fan_out,
@@ -26,6 +27,7 @@ from cryptocore.vocabulary import Outcome
 
 ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),
+    Detection(decoy_key_use.RULE, KeyUse, decoy_key_use.evaluate, decoy_key_use.EXAMPLES),
     Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
     Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
     Detection(kek_administration.RULE, KekAct, kek_administration.evaluate, kek_administration.EXAMPLES),
@@ -61,13 +63,13 @@ def run(subject: Subject, limits: Limits) -> list[Finding]:
     return found
 
 
-def is_ordinary(outcome: Outcome, revoked_ms: int | None) -> bool:
-    """Say whether no rule over KeyUse can fire: a success with a version that nobody revoked.
+def is_ordinary(outcome: Outcome, revoked_ms: int | None, *, decoy: bool = False) -> bool:
+    """Say whether no rule over KeyUse can fire: a success with a version that nobody revoked, and no decoy.
 
     Nearly all uses of a fleet are ordinary, so the keys agent asks this before it builds what rules see. A test gives
     ordinary uses to every rule; whoever writes one that fires on them has to change this function.
     """
-    return outcome is Outcome.SUCCEEDED and revoked_ms is None
+    return outcome is Outcome.SUCCEEDED and revoked_ms is None and not decoy
 
 
 def look_back(view: KeyView, tenant: str, recent: Sequence[RecentUse], limits: Limits) -> list[Finding]:
