@@ -21,6 +21,7 @@ class Past(Struct, frozen=True):
     previous: Bin | None
     vaults_s: Mapping[str, int]
     joined: bool
+    administers: bool = False
 
 
 def observe(principal: str, profile: Profile, now: Bin, past: Past, limits: Limits) -> list[Conduct]:
@@ -30,7 +31,8 @@ def observe(principal: str, profile: Profile, now: Bin, past: Past, limits: Limi
         principal: its id.
         profile: what was learned before this bin.
         now: the bin.
-        past: `joined`: uses of keys are judged by the join, one by one, so that a first one is not told here.
+        past: `joined`: uses of keys are judged by the join, one by one, so that a first one is not told here;
+            `administers`: so are the principal's administrative acts on keys.
         limits: how much is compared at all.
     """
     new, surges = _new(profile, now, past, limits), _surges(profile, now, limits)
@@ -68,7 +70,7 @@ def _new(profile: Profile, now: Bin, past: Past, limits: Limits) -> dict[str, li
         if known is not None and not is_stale(known.last_s, now.start_s, limits):
             continue
         vault, kind, name, access_class = split(key)
-        if past.joined and kind == "key" and access_class is AccessClass.USE:
+        if kind == "key" and _is_joined(access_class, past):
             continue
         reach = profile.reaches.get(f"{vault}/{access_class}")
         if reach is not None and is_stale(reach.last_s, now.start_s, limits):
@@ -88,6 +90,11 @@ def _new(profile: Profile, now: Bin, past: Past, limits: Limits) -> dict[str, li
         )
         found.setdefault(vault, []).append(pair)
     return found
+
+
+def _is_joined(access_class: AccessClass, past: Past) -> bool:
+    """Whether the join judges what somebody does with keys, act by act."""
+    return (access_class is AccessClass.USE and past.joined) or (access_class is AccessClass.ADMIN and past.administers)
 
 
 def _surges(profile: Profile, now: Bin, limits: Limits) -> dict[str, list[Surge]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from alerts.thresholds import Limits
-from cryptocore.registry import Registry
+from cryptocore.registry import Registry, Role
 from streams.allowed import Allowed
 from streams.feeds.vaults import VaultDeclarations
 from streams.join import JoinStep
@@ -49,7 +49,13 @@ def steps(
             allowed=allowed,
             declared=declared,
         ),
-        WHO: lambda _: WhoStep(limits=limits, joined=evaluate),
+        WHO: lambda _: WhoStep(limits=limits, joined=evaluate, administrators=_administrators(registry)),
         SOURCES: lambda _: SourcesStep(registry=registry, limits=limits, declared=declared),
         FINDINGS: lambda _: TriageStep(limits=limits),
     }
+
+
+def _administrators(registry: Registry) -> frozenset[str]:
+    """Name the identities of the services that may change keys."""
+    signers = (signer for signer in registry.signers if Role.KEYS in signer.roles)
+    return frozenset(principal.lower() for signer in signers for principal in signer.vault_principals)

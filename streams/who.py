@@ -62,10 +62,18 @@ class WhoStep:
 
     topic = WHO
 
-    def __init__(self, *, limits: Limits, joined: bool = True) -> None:
-        """`joined`: a join judges every use of a key, so that a first use is not told here as well."""
+    def __init__(self, *, limits: Limits, joined: bool = True, administrators: frozenset[str] = frozenset()) -> None:
+        """Make the step.
+
+        Args:
+            limits: what is judged by.
+            joined: a join judges every use of a key, so that a first use is not told here as well.
+            administrators: identities, in lower case, of our services that may change keys: the join holds each of
+                their acts on a key against their events.
+        """
         self._limits = limits
         self._joined = joined
+        self._administrators = administrators
         self._book = FindingBook()
         self._addresses = Addresses(limits=limits, book=self._book)
         self._due: list[tuple[int, bytes]] = []
@@ -191,7 +199,8 @@ class WhoStep:
         meter = state.get(Kind.METER, METER, WhoMeter) or WhoMeter()
         previous = state.get(Kind.BIN, _bin_ident(principal, number - 1, late=late), Bin)
         vaults_s = {vault: hour * _HOUR_S for vault, hour in meter.vaults.items()}
-        conducts = observe(principal, profile, one, Past(previous, vaults_s, self._joined), limits)
+        past = Past(previous, vaults_s, self._joined, self._joined and principal in self._administrators)
+        conducts = observe(principal, profile, one, past, limits)
         for conduct in conducts:
             self._report(profile, conduct, one.start_s, now_ms, state, effects)
         learn(profile, one, previous, conducts, limits)

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 from bench.month.acts import Act, draw_uuid, us
 from bench.month.chain import Process
 from bench.month.keytable import Key, Standing
-from bench.month.plan import CLIENTS, START_S
+from bench.month.plan import CLIENTS, KEKS, START_S
 from cryptocore.clock import rfc3339
-from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.events import AuditEvent, KekRef, KeyRef, Operation, Outcome, Phase, Reason, VaultAttempt, kek_key_id
 
 OK, FORBIDDEN, THROTTLED = 200, 403, 429
 DISABLED: Final = "Operation unwrapKey is not allowed on a disabled key."
@@ -111,6 +111,50 @@ class Caller:
             vault_attempts=tuple(attempts),
         )
         process.say(end_us, [outcome])
+        return end_us
+
+    def rotate_kek(self, process: Process, at_us: int, alias: str) -> int:
+        """Rotate a KEK in its vault, as an act of the key service; returns when it ended."""
+        vault, name = KEKS[alias]
+        attempts = self._attempts(at_us, [OK])
+        told = {
+            "operation": Operation.ROTATE,
+            "service": process.service,
+            "key": KeyRef(id=kek_key_id(vault, name), kind="kek"),
+            "kek": KekRef(vault=vault, name=name),
+            "actor": "user:1009",
+            "purpose": "rotation",
+        }
+        intent = AuditEvent(
+            id=draw_uuid(self._draw),
+            phase=Phase.INTENT,
+            occurred_at=rfc3339(START_S * 1_000_000 + at_us),
+            call_ids=(attempts[0].call_id,),
+            **told,  # type: ignore[arg-type]
+        )
+        process.say(at_us, [intent])
+        end_us = at_us + 60_000
+        outcome = AuditEvent(
+            id=draw_uuid(self._draw),
+            phase=Phase.OUTCOME,
+            outcome=Outcome.SUCCEEDED,
+            occurred_at=rfc3339(START_S * 1_000_000 + end_us),
+            intent_id=intent.id,
+            vault_attempts=tuple(attempts),
+            **told,  # type: ignore[arg-type]
+        )
+        process.say(end_us, [outcome])
+        self._vault_log(
+            Act(
+                at_us=at_us + 20_000,
+                principal=process.service,
+                vault=vault,
+                operation="KeyRotate",
+                name=name,
+                address=address_of(process.service),
+                correlation=(attempts[0].call_id if vault in CLIENTS else attempts[0].request_id) or "",
+            )
+        )
         return end_us
 
     def _attempts(self, at_us: int, statuses: Sequence[int]) -> list[VaultAttempt]:

@@ -60,15 +60,26 @@ class Process:
 
     Args:
         way_us: how long its batches are on the way to the broker.
+        outage_us: from when to when it does not reach the broker.
     """
 
-    def __init__(self, service: str, signer: Signer, draw: random.Random, log: Log, *, way_us: int) -> None:
+    def __init__(
+        self,
+        service: str,
+        signer: Signer,
+        draw: random.Random,
+        log: Log,
+        *,
+        way_us: int,
+        outage_us: tuple[int, int] = (0, 0),
+    ) -> None:
         self.service = service
         self.instance = draw.randbytes(16)
         self._signer = signer
         self._draw = draw
         self._log = log
         self._way_us = way_us
+        self._outage_us = outage_us
         self._heads: dict[int, Head] = {}
         self._tallies: Counter[tuple[Operation, Outcome]] = Counter()
         self._held: dict[int, list[bytes]] = {}
@@ -185,4 +196,6 @@ class Process:
         self._heads[partition] = Head(
             generation=GENERATION, partition=partition, sequence=seal.sequence, digest=seal.digest.hex()
         )
-        self._log.append(at_us + self._way_us, partition, batch)
+        begin_us, end_us = self._outage_us
+        arrives_us = (end_us if begin_us <= at_us < end_us else at_us) + self._way_us
+        self._log.append(arrives_us, partition, batch)

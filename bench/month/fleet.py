@@ -12,7 +12,7 @@ from bench.month.acts import Act, us
 from bench.month.calls import Caller, Made, address_of
 from bench.month.chain import Log, Process
 from bench.month.keytable import ACTIVE_REVISION, OWNERS, KekVersions, Key, Standing, draw_keys
-from bench.month.plan import DAY_S, HOUR_S, KEKS, Calendar
+from bench.month.plan import DAY_S, HOUR_S, KEKS, OUTAGE_S, OWN_ROTATION, Calendar
 from cryptocore.events import KeyRef, Operation, Reason
 from cryptocore.keys import KeyState
 from cryptocore.signing import Signer
@@ -41,7 +41,15 @@ class Fleet:
     def process(self, service: str, at_s: float, *, adopts: Process | None = None) -> Process:
         """Start a process; its first request to each vault is answered with a challenge."""
         way_us = us(self.draw.uniform(0.05, 2))
-        process = Process(service, self.signers[service], self.draw, self.log, way_us=way_us)
+        outage_us = us(self._calendar.outage_at * DAY_S), us(self._calendar.outage_at * DAY_S + OUTAGE_S)
+        process = Process(
+            service,
+            self.signers[service],
+            self.draw,
+            self.log,
+            way_us=way_us,
+            outage_us=outage_us if service == BY_DAY else (0, 0),
+        )
         process.open(us(at_s), adopts=adopts)
         vaults = {KEKS[alias][0] for _, alias, _ in [OWNERS[service]]} if service in OWNERS else {"kv-prod"}
         for vault in sorted(vaults):
@@ -76,6 +84,9 @@ class Fleet:
             for key in self.draw.sample(self._rotated(), _ROTATED):
                 at_s = self._rotate(process, at_s, key)
             process.close(us(at_s + 2))
+        at_s = self._calendar.kek_through_keytrail * DAY_S + 11 * HOUR_S
+        process = self.process(ADMIN, at_s)
+        process.close(self.caller.rotate_kek(process, us(at_s + 4), OWN_ROTATION) + us(3))
 
     def _rotated(self) -> list[Key]:
         """All but the first key of each service: one of those will be revoked."""

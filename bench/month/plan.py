@@ -20,6 +20,9 @@ KEKS: Final = {
     "archive-kek": ("kv-ops", "archive-kek"),
 }
 """Alias of the KEK: its vault and name there."""
+OWN_ROTATION: Final = "secrets-kek"
+"""The KEK that the key service rotates itself; all others are the pipeline's to rotate."""
+OUTAGE_S: Final = 45 * MINUTE_S
 CLIENTS: Final = frozenset({"kv-prod"})
 """Vaults whose log shows the client's id; the others show the service's (reports on the real one differ)."""
 
@@ -28,7 +31,8 @@ CLIENTS: Final = frozenset({"kv-prod"})
 class Calendar:
     """Days are counted from 0; what says `at` is in days and fractions. Nothing unusual is before day 7.
 
-    `ledger_hours` are when the ledger opens, changes to another process, and shuts.
+    `ledger_hours` are when the ledger opens, changes to another process, and shuts; at `outage_at` it does not reach
+    Kafka for a while. On `kek_through_keytrail` one KEK is rotated by the key service, with an event.
     """
 
     days: int
@@ -46,9 +50,11 @@ class Calendar:
     colleague: int
     new_secret: int
     kek_rotations: tuple[int, ...]
+    kek_through_keytrail: int
     dek_rotations: tuple[int, ...]
     deployments: tuple[int, ...]
     crash: int
+    outage_at: float
     attacks: tuple[float, ...]
 
     def attack_at(self, number: int) -> float:
@@ -77,9 +83,11 @@ FULL: Final = Calendar(
     colleague=15,
     new_secret=20,
     kek_rotations=(3, 17),
+    kek_through_keytrail=17,
     dek_rotations=(5, 12, 19, 26),
     deployments=(2, 9, 16, 23, 30),
     crash=18,
+    outage_at=hour(13, 9),
     attacks=(
         hour(21, 2.5), hour(21, 11.2), hour(22, 2.5), hour(22, 14.1), hour(23, 3), hour(24, 13), hour(24, 16.3),
         hour(25, 4), hour(25, 10.4), hour(26, 1), hour(27, 3.1), hour(28, 15.2), hour(28, 21), hour(29, 1),
@@ -101,9 +109,11 @@ SHORT: Final = Calendar(
     colleague=8,
     new_secret=8,
     kek_rotations=(0, 8),
+    kek_through_keytrail=8,
     dek_rotations=(3, 8),
     deployments=(1, 8),
     crash=8,
+    outage_at=hour(8, 10.2),
     attacks=(
         hour(9, 2.5), hour(9, 11.2), hour(9, 4.2), hour(9, 14.1), hour(9, 23), hour(9, 13), hour(9, 16.3),
         hour(9, 20), hour(10, 2.4), hour(9, 1), hour(10, 3.1), hour(10, 9.2), hour(10, 13), hour(9, 0.5),

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from bench.month.acts import Act, us
-from bench.month.plan import DAY_S, HOUR_S, KEKS, VAULTS, WEEKDAYS, Calendar
+from bench.month.plan import DAY_S, HOUR_S, KEKS, OWN_ROTATION, VAULTS, WEEKDAYS, Calendar
 from bench.month.traffic import read, secret
 
 CURIOUS = 0
@@ -68,7 +68,9 @@ def _deployments(calendar: Calendar, draw: random.Random) -> Iterator[Act]:
             at_s = day * DAY_S + 10 * HOUR_S + number * 20 + draw.uniform(0, 10)
             yield _pipeline(us(at_s), "kv-prod", "SecretSet", secret(number))
     for day in calendar.kek_rotations:
-        for order, (vault, name) in enumerate(KEKS.values()):
+        for order, (alias, (vault, name)) in enumerate(KEKS.items()):
+            if alias == OWN_ROTATION:
+                continue
             yield _pipeline(us(day * DAY_S + 11 * HOUR_S + order * 60), vault, "KeyRotate", name, spared=True)
 
 

@@ -157,6 +157,19 @@ def test_a_use_of_a_key_is_left_to_the_join_where_there_is_one() -> None:
     assert verdicts == [[], ["first_seen_access"]]
 
 
+def test_key_administration_by_a_service_of_ours_is_left_to_the_join_and_that_of_secrets_is_not() -> None:
+    verdicts = []
+    for joined, administrators in ((True, {OTHER}), (True, {SERVICE}), (False, {OTHER})):
+        watch = Watch(joined=joined, administrators=frozenset(administrators)).feed(*past())
+        watch.feed(access(LATER, "tenant-kek", "KeyRotate", who=OTHER)).settle()
+        verdicts.append(watch.rules())
+    assert verdicts == [[], ["first_seen_access"], ["first_seen_access"]]
+
+    watch = Watch(administrators=frozenset({OTHER})).feed(*past())
+    watch.feed(access(LATER, "smtp", "SecretDelete", who=OTHER)).settle()
+    assert watch.rules() == ["first_seen_access"]
+
+
 def test_an_act_that_another_rule_reports_is_not_told_again() -> None:
     watch = Watch().feed(*past())
     reported = Finding(rule_id="kek_administration", title="t", severity=Severity.HIGH, summary="s", effective_ms=LATER)

@@ -68,15 +68,20 @@ def challenge(at_ms: int, address: str = "198.51.100.9", *, salt: int = 0) -> Va
 class Watch:
     """A step, its state, and all findings as the last message of each tells them."""
 
-    def __init__(self, *, joined: bool = True, limits: Limits = LIMITS) -> None:
-        self.limits, self.joined = limits, joined
+    def __init__(
+        self, *, joined: bool = True, limits: Limits = LIMITS, administrators: frozenset[str] = frozenset()
+    ) -> None:
+        self.limits, self.joined, self.administrators = limits, joined, administrators
         self.state = State()
-        self.step = WhoStep(limits=limits, joined=joined)
+        self.step = self._step()
         self.step.restore(self.state)
         self.now_ms = T0
         self.told: dict[str, FindingMessage] = {}
         self.rejected = 0
         self._offset = 0
+
+    def _step(self) -> WhoStep:
+        return WhoStep(limits=self.limits, joined=self.joined, administrators=self.administrators)
 
     def feed(self, *accesses: VaultAccess, found: Iterable[Finding] = ()) -> "Watch":
         """Let accesses arrive one after the other, each when it happened or, if that is past, now."""
@@ -116,7 +121,7 @@ class Watch:
         restored = State()
         for key, value in self.state.dump().items():
             restored.load(key, value)
-        self.state, self.step = restored, WhoStep(limits=self.limits, joined=self.joined)
+        self.state, self.step = restored, self._step()
         self.step.restore(restored)
 
     def raw(self, value: bytes) -> None:
