@@ -26,7 +26,7 @@ MAX_PRINCIPALS: Final = 256
 
 _SOURCE = re.compile(SERVICE)
 _PRINCIPAL = re.compile("[0-9a-z][0-9a-z._@-]{0,127}")
-_PERSON = re.compile("[^\\x00-\\x1f\\x7f-\\x9f]{1,128}")
+_PERSON = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]{1,128}")
 
 
 class Role(StrEnum):

@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from cryptocore import CryptoCore, Emitter, KeyStore, Owner, Registry, Signer
+from cryptocore import CacheLimits, CryptoCore, Emitter, KeyStore, Owner, Registry, Signer
 from cryptocore.events import AuditEvent, Line
 from cryptocore.testing import register
 from cryptocore.throttle import VaultBudget
@@ -20,7 +20,12 @@ OWNER = Owner.tenant("t-88", "crm")
 
 
 def local_core(
-    directory: Path, signer: Signer, *, durability: str = "volume", budget: VaultBudget | None = None
+    directory: Path,
+    signer: Signer,
+    *,
+    durability: str = "volume",
+    limits: CacheLimits | None = None,
+    budget: VaultBudget | None = None,
 ) -> CryptoCore:
     """Make a core with spools, log and key store in a folder; its KEK is in the process, and so in its children."""
     registry = registry_of(signer)
@@ -33,6 +38,7 @@ def local_core(
         kek_alias="kek",
         emitter=emitter(directory, signer, durability=durability),
         key_signer=signer,
+        limits=limits,
         vault_budget=budget,
     )
 
