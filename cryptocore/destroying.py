@@ -5,7 +5,6 @@ records is a signed request; its approvals are verified again before anything is
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -229,14 +228,12 @@ class Destroying:
         return version
 
     def _zeroed(self, version: KeyVersion, subject: Subject, reason: KeyReason) -> Change:
-        after = replace(version.record, state=KeyState.DESTROYED, reason=reason)
+        after = {"state": KeyState.DESTROYED, "reason": reason}
         zeros = bytes(len(version.wrapped_dek))
         return self._parts.lifecycle.revisions.change(version, after, Operation.DESTROY, subject, wrapped_dek=zeros)
 
     def _removed(self, version: KeyVersion, subject: Subject) -> Change:
-        return self._parts.lifecycle.revisions.change(
-            version, version.record, Operation.DESTROY, subject, wrapped_dek=b""
-        )
+        return self._parts.lifecycle.revisions.change(version, {}, Operation.DESTROY, subject, wrapped_dek=b"")
 
     def _told(self, version: KeyVersion, operation: Operation, subject: Subject, note: str | None) -> Any:
         """Tell of a step that is no revision: the event names the key and no version."""

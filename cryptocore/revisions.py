@@ -1,7 +1,9 @@
 """Revisions of key versions: each with its event, and the signed record that holds the event's digest. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import Any
 
 from cryptocore.audit import Audit, Subject
 from cryptocore.clock import Clock
@@ -98,30 +100,29 @@ class Revisions:
         Raises:
             InvalidTransition: the version's state does not have it.
         """
-        after = replace(version.record, state=transition(version.record.state, act), reason=reason)
+        after = {"state": transition(version.record.state, act), "reason": reason}
         return self.change(version, after, OPERATIONS[act], subject, note=note)
 
     def superseded(
         self, version: KeyVersion, by: int, reason: KeyReason, subject: Subject, *, retire_at_ms: int = 0
     ) -> Change:
         """Let a version encrypt no more, since a later one does."""
-        after = replace(version.record, superseded_by=by, retire_at_ms=retire_at_ms, reason=reason)
+        after = {"superseded_by": by, "retire_at_ms": retire_at_ms, "reason": reason}
         return self.change(version, after, Operation.ROTATE, subject)
 
     def rewrapped(self, version: KeyVersion, wrapped: WrappedDek, motive: KeyReason, subject: Subject) -> Change:
         """Put the same DEK under another KEK version. Its state, and why it has it, stay."""
-        after = replace(
-            version.record,
-            kek_alias=wrapped.kek_alias,
-            kek_version=wrapped.kek_version,
-            wrap_alg=wrapped.wrap_alg,
-        )
+        after = {
+            "kek_alias": wrapped.kek_alias,
+            "kek_version": wrapped.kek_version,
+            "wrap_alg": wrapped.wrap_alg,
+        }
         return self.change(version, after, Operation.REWRAP, subject, wrapped_dek=wrapped.wrapped_dek, motive=motive)
 
     def change(
         self,
         before: KeyVersion,
-        after: KeyRecord,
+        after: Mapping[str, Any],
         operation: Operation,
         subject: Subject,
         *,
@@ -133,7 +134,7 @@ class Revisions:
 
         Args:
             before: as it is stored.
-            after: its record with what is to be different; what links it to `before` is filled in here.
+            after: the fields of its record that are to be different; what links it to `before` is filled in here.
             operation: of the event.
             subject: who acts.
             wrapped_dek: the new one; None keeps it.
@@ -141,14 +142,14 @@ class Revisions:
             note: of a person, for the event.
         """
         blob = before.wrapped_dek if wrapped_dek is None else wrapped_dek
-        record = replace(
-            after,
-            revision=before.record.revision + 1,
-            wrapped_dek_sha256=sha256(blob).digest(),
-            changed_at_ms=self._now_ms(),
-            previous_record_sha256=sha256(before.signed.record).digest(),
-            signer_id=self._signer.signer_id,
-        )
+        linked: dict[str, Any] = {
+            "revision": before.record.revision + 1,
+            "wrapped_dek_sha256": sha256(blob).digest(),
+            "changed_at_ms": self._now_ms(),
+            "previous_record_sha256": sha256(before.signed.record).digest(),
+            "signer_id": self._signer.signer_id,
+        }
+        record = replace(before.record, **after, **linked)
         why = record.reason if motive is None else motive
         return self._signed(record, before.owner, blob, operation, subject, motive=why, note=note)
 

@@ -29,9 +29,12 @@ from cryptocore.wrapping import algorithm_of
 
 PAGE: Final = 64
 """Versions claimed and committed together: what a crash makes somebody do again."""
-CONCURRENCY: Final = 8
+CONCURRENCY: Final = 16
 MAX_FAILURES: Final = 20
 """Failures in a row after which a run stops: the vault, or the right to use it, is gone."""
+
+_WORKERS: Final = 2
+"""Pages under way at once, so that the vault is not idle while one of them is written."""
 
 Name = tuple[bytes, int]
 
@@ -89,15 +92,21 @@ class Rewrap:
         total = await self._transaction(self._count)
         self._progress = Progress(total=total)
         # 1
-        claim = cursors.claim(self._name, self._find, _cursor)
-        while page := await self._transaction(claim):
-            await self._page(page)
+        ended = await asyncio.gather(*(self._pages() for _ in range(_WORKERS)), return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error from None
         # 2
         cursor = cursors.START
         while page := await self._transaction(partial(self._find, behind=cursor)):
             await self._page(page)
             cursor = _cursor(page[-1])
         return self._progress
+
+    async def _pages(self) -> None:
+        claim = cursors.claim(self._name, self._find, _cursor)
+        while page := await self._transaction(claim):
+            await self._page(page)
 
     async def _page(self, page: Sequence[Name]) -> None:
         made = await asyncio.gather(*(self._one(name) for name in page), return_exceptions=True)

@@ -201,7 +201,7 @@ async def test_a_run_stops_after_too_many_failures_in_a_row(core: CoreUnderTest)
     with pytest.raises(AccessDenied):
         await core.rewrap(**ADMIN)
 
-    assert 20 <= len(core.events.only(Operation.REWRAP)) < 28  # eight were under way at once
+    assert 20 <= len(core.events.only(Operation.REWRAP)) < 36  # sixteen were under way at once
 
 
 async def test_a_tampered_row_is_counted_and_the_rest_goes_on(core: CoreUnderTest) -> None:
