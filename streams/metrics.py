@@ -27,6 +27,8 @@ NAMES: Final = {
     "keytrail_lag_messages": "Messages in the log that are not applied yet; looked at every ten seconds.",
     "keytrail_unindexed_messages": "Messages applied whose documents are not all in the index.",
     "keytrail_log_gaps": "Holes in the log that were asked for and are not there.",
+    "keytrail_rejections": "Messages that owned partitions could not take since they were taken over.",
+    "keytrail_holds": "How often a partition was stopped because too much of it could not be taken.",
     "keytrail_strays": "Messages of partitions that were not owned any more.",
     "keytrail_cuts": "Transactions committed.",
     "keytrail_uncommitted_seconds": "Age of the oldest change that is not committed.",
@@ -80,6 +82,7 @@ class WorkerFigures(Collector):
             sums["keytrail_partitions"][topic] += 1
             sums["keytrail_lag_messages"][topic] += lags.get((topic, partition), 0)
             sums["keytrail_unindexed_messages"][topic] += owner.applied - owner.indexed
+            sums["keytrail_rejections"][topic] += owner.rejections
             sums["keytrail_log_gaps"][topic] += owner.gaps
             sums["keytrail_cuts"][topic] += owner.cuts
             sums["keytrail_state_records"][topic] += sum(owner.state.count(kind) for kind in Kind)
@@ -91,6 +94,7 @@ class WorkerFigures(Collector):
                 family.add_metric([topic], value)
             yield family
         yield _counter("keytrail_takeovers", value=self._shell.takeovers)
+        yield _counter("keytrail_holds", value=self._shell.gate.holds)
         yield _counter("keytrail_strays", value=self._shell.strays)
 
     def _of_the_index(self) -> Iterator[Metric]:
@@ -108,6 +112,7 @@ _BY_TOPIC: Final = frozenset(
     {
         "keytrail_partitions",
         "keytrail_messages",
+        "keytrail_rejections",
         "keytrail_lag_messages",
         "keytrail_unindexed_messages",
         "keytrail_log_gaps",
@@ -116,7 +121,7 @@ _BY_TOPIC: Final = frozenset(
         "keytrail_uncommitted_seconds",
     }
 )
-_COUNTERS: Final = frozenset({"keytrail_messages", "keytrail_log_gaps", "keytrail_cuts"})
+_COUNTERS: Final = frozenset({"keytrail_messages", "keytrail_rejections", "keytrail_log_gaps", "keytrail_cuts"})
 
 
 def exposition(figures: Collector) -> bytes:

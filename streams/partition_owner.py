@@ -16,7 +16,7 @@ from streams.documents_out import DocumentsOut
 from streams.findings import FindingBook
 from streams.index.port import Document
 from streams.index.writer import IndexWriter, OwnerKey
-from streams.messages import FINDINGS, Effects, Message, Out, Step
+from streams.messages import FINDINGS, REJECTED, Effects, Message, Out, Step
 from streams.offsets import Expected, Place
 from streams.owed import Deliver, DeliveringStep, Owed
 from streams.state import State
@@ -48,6 +48,8 @@ class PartitionOwner:
         self._delivering = step if isinstance(step, DeliveringStep) else None
         self.now_ms = 0
         self.cuts = 0
+        self.rejections = 0
+        """Messages that this owner has put into the topic `rejected`."""
         self.committed_s = monotonic()
         self.state = State()
         self._log = log
@@ -188,7 +190,9 @@ class PartitionOwner:
         """Sort what the step asked for: what leaves at once, what waits for the cut."""
         effects = self._effects
         if effects.out:
-            self._urgent = self._urgent or any(out.topic == FINDINGS for out in effects.out)
+            topics = [out.topic for out in effects.out]
+            self._urgent = self._urgent or FINDINGS in topics
+            self.rejections += topics.count(REJECTED)
             self._outs += effects.out
             effects.out = []
         documents = effects.documents

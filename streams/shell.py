@@ -16,6 +16,7 @@ import structlog
 from alerts.system import system_finding
 from cryptocore.clock import Clock
 from streams.backlog import LATE_MS, Backlog
+from streams.gate import Gate
 from streams.index.port import Document
 from streams.index.writer import IndexWriter, OwnerKey
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, WHO, Message, Step
@@ -70,6 +71,7 @@ class KafkaShell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[OwnerKey] = set()
         self._backlog = Backlog()
+        self.gate = Gate()
         self._yielded_s = 0.0
         self._reported_s = float("-inf")
         self.pulsed_s = float("-inf")
@@ -88,6 +90,7 @@ class KafkaShell:
             self._spawn(self._close(owner))
         self.owners = {}
         self._backlog.clear()
+        self.gate.clear()
 
     async def take_over(self, assigned: Iterable[OwnerKey], log_starts: Mapping[OwnerKey, int]) -> None:
         """Own exactly `assigned`, each made afresh; their state is read and nothing has been applied yet.
@@ -165,12 +168,22 @@ class KafkaShell:
             self._backlog.late(key, now_s)
         if owner.cut_due():
             self._spawn(self._cut(owner))
+        if owner.rejections and (opens_s := self.gate.opens_s(key, owner.rejections, now_s)) > now_s:
+            await self._hold(owner, opens_s)
         if self._writer.room() < LOW_ROOM:
             await self._wait_for_room(key)
         elif now_s - self._yielded_s > PULSE_S / 10:
             self._yielded_s = now_s
             await asyncio.sleep(0)
         return None
+
+    async def _hold(self, owner: PartitionOwner, opens_s: float) -> None:
+        """Take nothing more of a flood that nobody can read until its minute is over."""
+        _log.warning("stopped for a while", owner=owner.key, rejections=owner.rejections)
+        self._backlog.blocked.add(owner.key)
+        while not owner.closed and self._clock.monotonic() < opens_s:  # noqa: ASYNC110 - a closed owner ends it too
+            await asyncio.sleep(PULSE_S)
+        self._backlog.blocked.discard(owner.key)
 
     async def _wait_for_room(self, key: OwnerKey) -> None:
         """Let the index catch up; when it does not answer at all, detection goes on without it."""

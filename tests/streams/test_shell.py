@@ -1,3 +1,4 @@
+import asyncio
 from typing import NoReturn, cast
 
 import msgspec
@@ -7,10 +8,12 @@ from alerts.delivery import DeliveryFailed
 from alerts.model import FindingMessage, Notification, Severity
 from streams.backlog import LATE_FOR_S
 from streams.deliveries import Deliveries
+from streams.gate import MOST_A_MINUTE, WINDOW_S
 from streams.index.writer import IndexWriter
-from streams.messages import FINDINGS, KEY_EVENTS, REJECTED, SOURCES, Message
+from streams.messages import FINDINGS, KEY_EVENTS, REJECTED, SOURCES, Effects, Message
+from streams.rejected import reject
 from streams.rereading import Rereader
-from streams.shell import UNAVAILABLE_AFTER_S, KafkaShell
+from streams.shell import PULSE_S, UNAVAILABLE_AFTER_S, KafkaShell
 from streams.state import State
 from streams.statelog import MemoryLog, MemoryStateLog
 from streams.watchdog import STUCK_AFTER_S, Ends, Watchdog
@@ -229,3 +232,46 @@ async def test_a_channel_that_was_down_is_tried_again_and_the_others_are_not_tol
 
     assert await deliveries.send(notification) == ("chat", "page")
     assert (chat.sent, page.sent) == (["n1"], ["n1"])
+
+
+class Refusing(CountingStep):
+    """Takes nothing."""
+
+    def apply(self, message: Message, now_ms: int, state: State, effects: Effects) -> None:
+        reject(message, "seal_invalid", "kt-sig", "does not hold", now_ms, effects)
+
+
+async def test_a_flood_of_what_cannot_be_taken_stops_its_agent_until_the_minute_is_over() -> None:
+    world = World()
+    world.shell._steps = {KEY_EVENTS: lambda _: Refusing()}
+    await world.own(KEYS)
+    for offset in range(MOST_A_MINUTE):
+        await world.shell.take(world.message(offset))
+        world.clock.now_s += 0.001
+    assert world.shell.gate.holds == 0
+
+    taking = asyncio.create_task(world.shell.take(world.message(MOST_A_MINUTE)))
+    await asyncio.sleep(3 * PULSE_S)
+    held = not taking.done()
+    world.clock.now_s += WINDOW_S
+    await asyncio.wait_for(taking, 2)
+    after = asyncio.create_task(world.shell.take(world.message(MOST_A_MINUTE + 1)))
+    await asyncio.wait_for(after, 2)
+
+    assert held
+    assert world.shell.gate.holds == 1
+    assert world.shell.owners[KEYS].applied == MOST_A_MINUTE + 2
+
+
+async def test_an_agent_that_is_stopped_lets_go_when_its_partition_goes_to_somebody_else() -> None:
+    world = World()
+    world.shell._steps = {KEY_EVENTS: lambda _: Refusing()}
+    await world.own(KEYS)
+    for offset in range(MOST_A_MINUTE):
+        await world.shell.take(world.message(offset))
+    taking = asyncio.create_task(world.shell.take(world.message(MOST_A_MINUTE)))
+    await asyncio.sleep(PULSE_S)
+
+    world.shell.let_go()
+
+    await asyncio.wait_for(taking, 2)
