@@ -17,7 +17,8 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import CoreError, InvalidTransition
 from cryptocore.event_texts import PERSON
 from cryptocore.impact import BlastRadius, of_key
-from cryptocore.incidents import Change, Incident, Incidents
+from cryptocore.incident_facts import Change, Incident
+from cryptocore.incidents import Incidents
 from cryptocore.keyinfo import KeyInfo
 from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
 from cryptocore.store import KeyVersion

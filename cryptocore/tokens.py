@@ -5,7 +5,7 @@ an envelope of the owner's DEK whose record names the token, its generation and 
 so a row whose expiry somebody moved on opens as nothing. SQL is in token_rows.py; ending many in token_endings.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
@@ -13,31 +13,20 @@ from sqlalchemy import Connection
 from cryptocore import token_rows
 from cryptocore.audit import Refusal, Subject, no_arrow
 from cryptocore.envelope import Header, Owner
-from cryptocore.errors import AccessDenied, TokenInvalid
+from cryptocore.errors import TokenInvalid
 from cryptocore.event_texts import owner_parts
 from cryptocore.events import KeyRef, Operation, Outcome, Reason
 from cryptocore.keys import KeyReason
 from cryptocore.store import StoreConflict, database_ms, outbox_row
 from cryptocore.token_endings import Endings, Purged
+from cryptocore.token_life import Read, check_expiry, check_value, living, next_generation, over, token_record
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
 
-MAX_VALUE: Final = 64 * 1024
-"""Bytes of a token's value."""
-MAX_EXPIRY_MS: Final = 2**47
 LOOK_AGAIN_S: Final = 0.1
 """After so long between reading a row and opening its value, as when the vault was asked, the row is read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What the database said of a token, when by its own clock, and when by ours."""
-
-    row: TokenRow | None
-    database_ms: int
-    monotonic: float
 
 
 class TokenVault:
@@ -51,6 +40,7 @@ class TokenVault:
         self._core = core
         self._parts = core.parts
         self._endings = Endings(core.parts)
+        self._monotonic = core.parts.clock.monotonic
 
     async def store(
         self,
@@ -78,14 +68,14 @@ class TokenVault:
             CoreError: as `CryptoCore.encrypt`.
         """
         subject = self._subject(owner, token_id, actor, purpose)
-        _check(value, expires_at_ms)
+        check_value(value, expires_at_ms)
 
         async def work() -> TokenInfo:
             read = await self._read(owner, token_id)
-            self._check_expiry(read, expires_at_ms)
+            check_expiry(read, expires_at_ms, self._monotonic())
             if read.row is not None and read.row.info.ended_ms is None:
                 raise no_arrow("there is such a token; regenerate replaces it")
-            planned = _next(owner, token_id, read, expires_at_ms)
+            planned = next_generation(owner, token_id, read, expires_at_ms)
             row = await self._encrypted(planned, value, subject, create_missing=create_missing)
             await self._write(Operation.TOKEN_STORE, row, subject)
             return row.info
@@ -112,17 +102,17 @@ class TokenVault:
         try:
             # 2
             read = await self._read(owner, token_id)
-            row = self._living(read)
+            row = living(read, self._monotonic())
             # 3
             value = await self._core.decrypt(
                 row.ciphertext, owner=owner, record=token_record(row.info), actor=subject.actor, purpose=subject.purpose
             )
             # 4
-            if self._parts.clock.monotonic() - read.monotonic >= LOOK_AGAIN_S:
+            if self._monotonic() - read.monotonic >= LOOK_AGAIN_S:
                 read = await self._read(owner, token_id)
-                if self._living(read).info.generation != row.info.generation:
-                    raise _over(row.info, "was regenerated meanwhile")
-            self._living(read)
+                if living(read, self._monotonic()).info.generation != row.info.generation:
+                    raise over(row.info, "was regenerated meanwhile")
+            living(read, self._monotonic())
         except Refusal as refusal:
             return await self._parts.relay.refuse(Operation.TOKEN_USE, subject, refusal)
         # 5
@@ -151,16 +141,16 @@ class TokenVault:
             CoreError: as `CryptoCore.rotate` and `CryptoCore.encrypt`.
         """
         subject = self._subject(owner, token_id, actor, purpose)
-        _check(value, expires_at_ms)
+        check_value(value, expires_at_ms)
 
         async def work() -> TokenInfo:
             read = await self._read(owner, token_id)
-            self._check_expiry(read, expires_at_ms)
+            check_expiry(read, expires_at_ms, self._monotonic())
             if read.row is None or read.row.info.ended_as is Ended.INVALIDATED:
                 raise no_arrow("there is no token to regenerate" if read.row is None else "the token was invalidated")
             reason = KeyReason.TOKEN_REGENERATED
             await self._core.rotate(owner, reason=reason, actor=subject.actor, purpose=subject.purpose)
-            planned = _next(owner, token_id, read, expires_at_ms)
+            planned = next_generation(owner, token_id, read, expires_at_ms)
             row = await self._encrypted(planned, value, subject, create_missing=False)
             await self._write(Operation.TOKEN_REGENERATE, row, subject, before=read.row)
             return row.info
@@ -245,31 +235,13 @@ class TokenVault:
             raise TokenInvalid("token_id", "not 1 to 128 visible ASCII characters")
         return replace(Subject.of(actor, purpose, owner.ref()), token_id=token_id)
 
-    async def _read(self, owner: Owner, token_id: str) -> _Read:
-        monotonic = self._parts.clock.monotonic()
+    async def _read(self, owner: Owner, token_id: str) -> Read:
+        monotonic = self._monotonic()
 
-        def read(connection: Connection) -> _Read:
-            return _Read(token_rows.latest(connection, owner, token_id), database_ms(connection), monotonic)
+        def read(connection: Connection) -> Read:
+            return Read(token_rows.latest(connection, owner, token_id), database_ms(connection), monotonic)
 
         return await self._parts.keyring.run(self._parts.store.transaction, read)
-
-    def _now_ms(self, read: _Read) -> int:
-        """Give the database's time now: what it was when asked, and what went by since, rounded up."""
-        return read.database_ms + int((self._parts.clock.monotonic() - read.monotonic) * 1000 + 1)
-
-    def _living(self, read: _Read) -> TokenRow:
-        row = read.row
-        if row is None:
-            raise Refusal(Outcome.DENIED, Reason.UNKNOWN_KEY, AccessDenied, "the owner has no such token")
-        if row.info.ended_as is not None:
-            raise _over(row.info, f"was {row.info.ended_as}")
-        if self._now_ms(read) >= row.info.expires_ms:
-            raise _over(row.info, "is past its expiry")
-        return row
-
-    def _check_expiry(self, read: _Read, expires_at_ms: int) -> None:
-        if expires_at_ms <= self._now_ms(read):
-            raise no_arrow("the time of the token is over already")
 
     async def _encrypted(self, planned: TokenInfo, value: bytes, subject: Subject, *, create_missing: bool) -> TokenRow:
         ciphertext = await self._core.encrypt(
@@ -313,32 +285,3 @@ class TokenVault:
     def _key(self, info: TokenInfo) -> KeyRef:
         entry = self._parts.cache.get(bytes.fromhex(info.key_id), info.key_version)
         return KeyRef(id=info.key_id, version=info.key_version, kind="dek") if entry is None else entry.key
-
-
-def token_record(info: TokenInfo) -> str:
-    """Name the place of a token's ciphertext; read from the right it is unambiguous, whatever the token's name."""
-    return f"tokens/{info.token_id}/{info.generation}/exp/{info.expires_ms}"
-
-
-def _next(owner: Owner, token_id: str, read: _Read, expires_at_ms: int) -> TokenInfo:
-    return TokenInfo(
-        owner=owner,
-        token_id=token_id,
-        generation=1 if read.row is None else read.row.info.generation + 1,
-        key_id="",
-        key_version=0,
-        stored_ms=read.database_ms,
-        expires_ms=expires_at_ms,
-    )
-
-
-def _over(info: TokenInfo, what: str) -> Refusal:
-    key = KeyRef(id=info.key_id, version=info.key_version, kind="dek")
-    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, f"the token {what}", key=key)
-
-
-def _check(value: bytes, expires_at_ms: int) -> None:
-    if len(value) > MAX_VALUE:
-        raise TokenInvalid("value", f"longer than {MAX_VALUE} bytes")
-    if not 0 < expires_at_ms < MAX_EXPIRY_MS:
-        raise TokenInvalid("expires_at_ms", "not milliseconds since 1970")

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     allowed_file: Path | None = None
     """allowed.toml (docs/vault-feeds.md); without it every use of a KEK by a stranger alerts."""
 
-    decoy_keys: frozenset[Annotated[str, Field(pattern="^[0-9a-f]{32}$")]] = frozenset()
+    decoy_keys: tuple[Annotated[str, Field(pattern="^[0-9a-f]{32}$")], ...] = ()
     """A JSON list of key ids: keys that no service uses, so that any use of one is critical (docs/incidents.md)."""
 
     # Deliveries

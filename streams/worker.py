@@ -44,7 +44,7 @@ def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
     allowed = None if settings.allowed_file is None else Allowed.load(settings.allowed_file)
     if allowed is not None:
         allowed.check(registry)
-    limits = Limits(decoy_keys=settings.decoy_keys)
+    limits = Limits(decoy_keys=frozenset(settings.decoy_keys))
     return steps(registry, limits, generation=settings.generation, declared=declared, allowed=allowed)
 
 

@@ -11,7 +11,7 @@ from streams.commands.terminal import console, fail, now_ms, print_json, print_t
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-    from cryptocore.incidents import Incident
+    from cryptocore.incident_facts import Incident
 
 incidents = typer.Typer(help="Incidents and what they owe (docs/incidents.md).", no_args_is_help=True)
 
@@ -119,7 +119,7 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Add a revision that says something anew; lists grow."""
-    from cryptocore.incidents import Change
+    from cryptocore.incident_facts import Change
 
     a_person(actor)
     change = Change(

@@ -19,7 +19,7 @@ from cryptocore.errors import (
 )
 from cryptocore.events import AuditEvent, Operation, Reason, decode_line
 from cryptocore.impact import ServiceUse
-from cryptocore.incidents import Change, Owed
+from cryptocore.incident_facts import Change, Owed
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.overdue import OverdueKind
 from cryptocore.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel

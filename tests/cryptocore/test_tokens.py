@@ -26,8 +26,9 @@ from cryptocore.signing import Signer
 from cryptocore.store import KeyStore, database_ms
 from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
+from cryptocore.token_life import MAX_VALUE
 from cryptocore.token_rows import Ended, Reach
-from cryptocore.tokens import MAX_VALUE, TokenVault
+from cryptocore.tokens import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
 
 CRM = Owner.tenant("t-88", "crm")

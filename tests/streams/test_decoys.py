@@ -63,7 +63,7 @@ def test_a_ciphertext_that_claims_a_decoy_where_nobody_knows_it_is_a_use() -> No
 
 def test_decoys_are_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYTRAIL_DECOY_KEYS", f'["{DECOY}"]')
-    assert Settings().decoy_keys == {DECOY}
+    assert Settings().decoy_keys == (DECOY,)
 
     monkeypatch.setenv("KEYTRAIL_DECOY_KEYS", '["not a key"]')
     with pytest.raises(ValidationError):
