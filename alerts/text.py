@@ -6,7 +6,10 @@ What is not known is left out; nothing is invented to fill a line.
 import textwrap
 from typing import Final
 
+from msgspec import structs
+
 from alerts.lifecycle import Alert, Owed
+from alerts.model import Notification
 from alerts.words import BECAME, DOT, TIMES, moment, printable, span
 
 WIDTH: Final = 100
@@ -60,6 +63,20 @@ def subject(alert: Alert, owed: Owed) -> str:
 def notice(alert: Alert, owed: Owed) -> str:
     """A notification's text: what changed, then the alert."""
     return render(alert) if owed.kind == "opened" else f"{subject(alert, owed)}\n\n{render(alert)}"
+
+
+def unindexed(notification: Notification, *, since_ms: int) -> Notification:
+    """Add to a notification that the documents it names cannot be looked up yet.
+
+    Args:
+        since_ms: when the index stopped answering.
+    """
+    note = f"evidence not indexed yet: the index has not answered since {moment(since_ms)} UTC"
+    return structs.replace(
+        notification,
+        text="\n".join([notification.text, *_labelled("Index", note)]),
+        alert=notification.alert | {"evidence_indexed": False},
+    )
 
 
 def runbook(alert: Alert) -> str:

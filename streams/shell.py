@@ -13,7 +13,9 @@ from typing import Final, NoReturn
 
 import structlog
 
+from alerts.model import Notification
 from alerts.system import system_finding
+from alerts.text import unindexed
 from cryptocore.clock import Clock
 from streams.backlog import LATE_MS, Backlog
 from streams.gate import Gate
@@ -118,7 +120,7 @@ class KafkaShell:
                 log=self._state_log(topic, partition),
                 index=self._writer,
                 monotonic=self._clock.monotonic,
-                deliver=self._deliver,
+                deliver=None if self._deliver is None else self._send_marked,
                 markers=topic in MARKED,
             )
             await owner.open(log_start)
@@ -267,6 +269,15 @@ class KafkaShell:
         if owner.owes and owner.key not in self._sending:
             self._sending.add(owner.key)
             self._spawn(self._send(owner))
+
+    async def _send_marked(self, notification: Notification) -> tuple[str, ...]:
+        """Deliver; while the index does not answer, say that the evidence is not there yet."""
+        assert self._deliver is not None
+        since_s = self._writer.unavailable_since
+        silent_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
+        if silent_s >= UNAVAILABLE_AFTER_S:
+            notification = unindexed(notification, since_ms=self._now_ms() - round(silent_s * 1000))
+        return await self._deliver(notification)
 
     async def _send(self, owner: PartitionOwner) -> None:
         try:

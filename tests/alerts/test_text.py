@@ -124,7 +124,8 @@ def test_no_name_in_a_log_can_write_lines_of_its_own(name: str) -> None:
 
 
 def test_an_id_that_is_no_azure_id_never_becomes_part_of_a_command() -> None:
-    subject = next(one.subject for one in ALL_RULES[2].examples if one.name == "a stranger unwraps")
+    rule = next(rule for rule in ALL_RULES if rule.id == "unaccounted_kek_access")
+    subject = next(one.subject for one in rule.examples if one.name == "a stranger unwraps")
 
     finding = ALL_RULES[2].evaluate(replace(subject, principal_id="$(rm -rf ~)"), DEFAULT_LIMITS)
 

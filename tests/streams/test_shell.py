@@ -18,6 +18,7 @@ from streams.state import State
 from streams.statelog import MemoryLog, MemoryStateLog
 from streams.watchdog import STUCK_AFTER_S, Ends, Watchdog
 from tests.streams.counting import CountingStep, DictIndex
+from tests.streams.test_memory import Alarm
 
 HOUR_MS = 3_600_000
 KEYS = (KEY_EVENTS, 0)
@@ -275,3 +276,37 @@ async def test_an_agent_that_is_stopped_lets_go_when_its_partition_goes_to_someb
     world.shell.let_go()
 
     await asyncio.wait_for(taking, 2)
+
+
+async def test_while_the_index_is_away_alerts_go_out_and_say_that_their_evidence_is_not_there_yet() -> None:
+    world = World()
+    sent: list[Notification] = []
+
+    async def deliver(notification: Notification) -> tuple[str, ...]:
+        sent.append(notification)
+        return ("chat",)
+
+    world.shell._deliver = deliver
+    world.shell._steps = {FINDINGS: lambda _: Alarm()}
+    await world.own((FINDINGS, 0))
+
+    async def alarm(offset: int, value: bytes) -> None:
+        await world.shell.take(Message(FINDINGS, 0, offset, world.clock.now_ms(), None, value))
+        owner = world.shell.owners[FINDINGS, 0]
+        await world.shell._cut(owner)
+        async with asyncio.timeout(2):
+            while not any(one.id == value.decode() for one in sent):  # noqa: ASYNC110 - a test looks
+                await asyncio.sleep(0.01)
+
+    await alarm(0, b"before")
+    world.writer.unavailable_since = world.clock.monotonic()
+    await alarm(1, b"soon")
+    world.clock.now_s += UNAVAILABLE_AFTER_S
+    await alarm(2, b"during")
+    world.writer.unavailable_since = None
+    await alarm(3, b"after")
+
+    marked = {one.id: "evidence not indexed yet" in one.text for one in sent}
+    assert marked == {"before": False, "soon": False, "during": True, "after": False}
+    assert [one.alert.get("evidence_indexed") for one in sent] == [None, None, False, None]
+    assert "1970-01-12 13:46:40 UTC" in sent[2].text
