@@ -124,10 +124,10 @@ def test_no_name_in_a_log_can_write_lines_of_its_own(name: str) -> None:
 
 
 def test_an_id_that_is_no_azure_id_never_becomes_part_of_a_command() -> None:
-    rule = next(rule for rule in ALL_RULES if rule.id == "unaccounted_kek_access")
-    subject = next(one.subject for one in rule.examples if one.name == "a stranger unwraps")
+    detection = next(each for each in ALL_RULES if each.rule.id == "unaccounted_kek_access")
+    subject = next(one.subject for one in detection.examples if one.name == "a stranger unwraps")
 
-    finding = ALL_RULES[2].evaluate(replace(subject, principal_id="$(rm -rf ~)"), DEFAULT_LIMITS)
+    finding = detection.evaluate(replace(subject, principal_id="$(rm -rf ~)"), DEFAULT_LIMITS)
 
     assert finding is not None
     assert "rm" not in finding.first_step
