@@ -1,8 +1,10 @@
-"""What one worker takes: sealed batches of 500 events through all rules and state, on a real broker.
+"""What one worker takes: sealed batches through all rules and state, on a real broker.
 
 `worker_stub` stubs the index, beside a plain Faust agent that decodes one JSON event per message and does nothing with
-it. `worker_elasticsearch` writes every document into a real Elasticsearch, beside ready-made bulks of the same
-documents into the same server, warmed. Broker, server and worker share the machine.
+it: 500 events a message and 2,000 keys. `worker_stub_50`, `_5`, `_1` have fewer events a message, `worker_stub_1m_…` a
+million keys whose state the worker has read back before (`worker_restore_1m`: how long that took).
+`worker_elasticsearch` writes every document into a real Elasticsearch, beside ready-made bulks of the same documents
+into the same server, warmed. Broker, server and worker share the machine.
 """
 
 import asyncio
@@ -10,8 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import uuid4
 
 import faust
@@ -30,13 +33,20 @@ from streams.messages import KEY_EVENTS, Effects, Message
 from streams.pipeline import steps
 from streams.process import Worker
 from streams.settings import Settings
-from streams.state import State
+from streams.state import Kind, State
+from streams.statelog import Position
+from streams.statelog_kafka import KafkaStateLog
 from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import Server
 
-BATCHES = 240
+BATCHES = 480
 KEYS = 2_000
+SMALL = {50: 2_000, 5: 6_000, 1: 8_000}
+"""Events a message, and how many messages."""
+MANY_KEYS = 1_000_000
+MANY_BATCHES = 200
+RECORDS_A_COMMIT = 20_000
 BASELINE_MESSAGES = 60_000
 BULK = 2_000
 
@@ -67,14 +77,40 @@ def run() -> list[Result]:
     with serving(KafkaServer) as kafka:
         plain = asyncio.run(plain_agent(kafka, load.lines[:BASELINE_MESSAGES]))
         stub = asyncio.run(worker(kafka, load, NoIndex()))
+        others = [*_small_messages(kafka, plain), *_many_keys(kafka, plain)]
         with serving(ElasticsearchServer) as url:
             ready = asyncio.run(ready_bulks(url, load))
             indexed = asyncio.run(worker(kafka, load, ElasticIndex.connect([url], prefix="worker", replicas=0)))
-    one_event = "plain Faust agent, one JSON event a message"
     return [
-        Result("worker_stub", stub, "events/s", load.events, one_event, plain),
-        Result("worker_elasticsearch", indexed, "events/s", load.events, "ready bulks, same documents", ready),
+        _beside_plain("worker_stub", stub, load.events, plain),
+        *others,
+        Result("worker_elasticsearch", indexed.events_s, "events/s", load.events, "ready bulks, same documents", ready),
     ]
+
+
+def _small_messages(kafka: str, plain: float) -> Iterator[Result]:
+    for size, batches in SMALL.items():
+        load = Load(batches=batches, keys=KEYS, events_a_batch=size)
+        yield _beside_plain(f"worker_stub_{size}", asyncio.run(worker(kafka, load, NoIndex())), load.events, plain)
+
+
+def _many_keys(kafka: str, plain: float) -> Iterator[Result]:
+    for name, zipf in (("uniform", False), ("zipf", True)):
+        load = Load(batches=MANY_BATCHES, keys=MANY_KEYS, told=False, zipf=zipf)
+        measured = asyncio.run(worker(kafka, load, NoIndex()))
+        yield _beside_plain(f"worker_stub_1m_{name}", measured, load.events, plain)
+    yield Result("worker_restore_1m", measured.restore_s, "s", MANY_KEYS)
+
+
+def _beside_plain(name: str, measured: "Measured", events: int, plain: float) -> Result:
+    return Result(name, measured.events_s, "events/s", events, "plain Faust agent, one JSON event a message", plain)
+
+
+class Measured(NamedTuple):
+    """One run of a worker: its rate, and how long it took over its partitions."""
+
+    events_s: float
+    restore_s: float
 
 
 @contextmanager
@@ -83,19 +119,22 @@ def serving(server: type[Server]) -> Iterator[str]:
         yield started.address
 
 
-async def worker(kafka: str, load: Load, index: EventIndex) -> float:
-    """Events a second of one worker, from its first batch to the last document."""
+async def worker(kafka: str, load: Load, index: EventIndex) -> Measured:
+    """Run one worker from its first batch to the last document."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             kafka_bootstrap=kafka, topic_prefix=f"b{uuid4().hex[:8]}.", partitions=PARTITIONS, data_dir=Path(folder)
         )
         await topics.ensure(settings)
+        if not load.told:
+            await _remember_keys(settings, load)
         await _send(
             kafka,
             settings.topic(KEY_EVENTS),
             [(number, batch.value, batch.headers()) for number, batch in load.batches],
         )
         await index.ensure()
+        began = time.perf_counter()
         running = Worker(settings, steps(load.registry, Limits()), index, die=_die)
         await running.start()
         shell = running.shell
@@ -103,11 +142,33 @@ async def worker(kafka: str, load: Load, index: EventIndex) -> float:
         def applied() -> int:
             return sum(owner.applied for (topic, _), owner in shell.owners.items() if topic == KEY_EVENTS)
 
+        taken_over = await _until(lambda: bool(shell.owners))
         first = await _until(lambda: applied() > 0)
         skipped = applied()
         end = await _until(lambda: applied() == len(load.batches) and not running.writer.held)
         await running.stop()
-    return load.events * (1 - skipped / len(load.batches)) / (end - first)
+    return Measured(load.events * (1 - skipped / len(load.batches)) / (end - first), taken_over - began)
+
+
+async def _remember_keys(settings: Settings, load: Load) -> None:
+    """Write the state of keys that the load does not tell of, as a worker before this one would have."""
+    for partition in range(PARTITIONS):
+        log = KafkaStateLog(
+            transactional_id=f"bench.{settings.topic_prefix}{partition}",
+            topic=settings.state_topic(KEY_EVENTS),
+            partition=partition,
+            partitions=settings.topic_partitions,
+            full_name=settings.topic,
+            connection=settings.kafka_connection(),
+        )
+        await log.open(State())
+        histories = load.histories(partition)
+        while chunk := list(islice(histories, RECORDS_A_COMMIT)):
+            state = State()
+            for ident, history in chunk:
+                state.put(Kind.KEY, ident, history)
+            await log.commit(state.cut(), Position(applied=0, indexed=0, now_ms=0), [])
+        await log.close()
 
 
 async def plain_agent(kafka: str, lines: Sequence[bytes]) -> float:
