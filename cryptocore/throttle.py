@@ -17,6 +17,7 @@ RATE_PER_S: Final = 50.0
 callers together ("Azure Key Vault service limits"): this leaves room for four processes at their limit."""
 BURST: Final = 200
 RESERVE: Final = 20
+_LEAST_WAIT_S: Final = 0.001
 CONTROL_WAIT_S: Final = 10.0
 """How long a control act waits for its turn."""
 
@@ -63,7 +64,7 @@ class VaultBudget:
         while (wait_s := self._missing_s(vault, 0)) > 0:
             if self._clock.monotonic() + wait_s > deadline:
                 return False
-            await self._sleep(wait_s)
+            await self._sleep(max(wait_s, _LEAST_WAIT_S))
         return self._spend(vault)
 
     def used(self, vault: str, more: int) -> None:
