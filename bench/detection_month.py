@@ -52,7 +52,7 @@ def _tell(console: Console, seed: int, lived: Lived, verdict: Verdict) -> None:
     console.print(
         f"[bold]seed {seed}[/]: {len(drawn.acts):,} accesses of {len(drawn.names)} principals, "
         f"{lived.records:,} records arrived; {lived.batches:,} batches, {lived.written['event']:,} key events; "
-        f"{lived.seconds:.0f} s, {(lived.records + lived.batches) / lived.seconds:,.0f} messages/s\n"
+        f"{lived.seconds:.0f} s of one core, {(lived.records + lived.batches) / lived.seconds:,.0f} messages/s\n"
         f"KEK uses: {uses}",
         soft_wrap=True,
         highlight=False,

@@ -1,7 +1,5 @@
-"""What is planted in the month: each attack as acts at the vaults, events of our services, and what it has to give."""
+"""Attacks on KEKs and on the sight of them: acts at the vaults, events of our services, and what each has to give."""
 
-import random
-from dataclasses import replace
 from typing import Final
 
 from bench.month.acts import Act, us
@@ -11,13 +9,11 @@ from bench.month.keytable import Key, Standing
 from bench.month.plan import HOUR_S, KEKS, Calendar
 from bench.month.records import SETTING_DELETED, SETTING_WRITTEN
 from bench.month.staff import BACKUP
-from bench.month.told import AT_ONCE_S, BASELINE_S, CUT_S, EVENT_S, PROVISIONAL_S, Planted, Told
+from bench.month.told import AT_ONCE_S, CUT_S, EVENT_S, PROVISIONAL_S, Planted, Told
 from bench.month.traffic import read, secret
 from cryptocore.events import Operation, Reason
 from cryptocore.keys import KeyState
 
-CHALLENGES: Final = 1_200
-SCANNER: Final = "198.51.100.9"
 CUT_VAULT: Final = "kv-eu"
 REVOKED_SERVICE: Final = "crm-sync"
 _TOR: Final = "185.220.7.9"
@@ -26,36 +22,30 @@ _REENABLED_S: Final = 5 * HOUR_S
 
 
 class Attacks:
-    """All attacks of a month, in the order of the calendar; `acts` are theirs and `planted` what they have to give."""
+    """The attacks of a month; `acts` are theirs and `planted` what they have to give."""
 
-    def __init__(self, calendar: Calendar, fleet: Fleet, draw: random.Random) -> None:
+    def __init__(self, calendar: Calendar, fleet: Fleet) -> None:
         self._calendar = calendar
         self._fleet = fleet
-        self._draw = draw
         self.acts: list[Act] = []
         self.planted: list[Planted] = []
         self.repaired_s = 0.0
 
     def before_work(self) -> None:
         """What changes keys: drawn before the services use them."""
-        self._after_revocation(self._calendar.attack_at(3))
-        self._disabled(self._calendar.attack_at(6))
-        self._wrap_under_disabled(self._calendar.attack_at(8))
+        self._after_revocation(self._calendar.attack_at("revoked"))
+        self._disabled(self._calendar.attack_at("disabled"))
+        self._wrap_under_disabled(self._calendar.attack_at("wrap"))
 
     def after_work(self) -> None:
         """The rest, some of which copies what the services left in the log."""
         at = self._calendar.attack_at
-        self._stolen(at(0))
-        self._copied_ids(at(1))
-        self._intruder(at(2))
-        self._list_then_get(at(4))
-        self._doors(at(5))
-        self._word_list(at(7))
-        self._scanner(at(9))
-        self._service_identity(at(10))
-        self._backup(at(11))
-        self._denied_purge(at(12))
-        self._logging_cut(at(13))
+        self._stolen(at("stolen"))
+        self._copied_ids(at("copied"))
+        self._service_identity(at("identity"))
+        self._backup(at("backup"))
+        self._denied_purge(at("purge"))
+        self._logging_cut(at("cut"))
 
     # KEKs used by somebody else
 
@@ -208,54 +198,6 @@ class Attacks:
         own = act.operation not in (SETTING_DELETED, SETTING_WRITTEN)
         return own and act.vault == CUT_VAULT and end_us - us(CUT_S) <= act.at_us < end_us
 
-    # What only the past of the principal shows
-
-    def _intruder(self, at_s: float) -> None:
-        for order in range(3):
-            self.acts.append(read(us(at_s + order * 40), "intruder", "kv-prod", secret(order * 7), "185.220.4.4"))
-        self._sign("a new principal at night", at_s, "first_seen_access", "intruder", "kv-prod", "low")
-
-    def _list_then_get(self, at_s: float) -> None:
-        self.acts.append(
-            Act(at_us=us(at_s), principal="svc-05", vault="kv-prod", operation="SecretList", address=_TOR, spared=True)
-        )
-        for order in range(40):
-            later_s = 10 + order * self._draw.uniform(2, 4)
-            self.acts.append(read(us(at_s + later_s), "svc-05", "kv-prod", secret(order), _TOR))
-        self._sign("list, then get", at_s, "first_seen_access", "svc-05", "kv-prod", "high")
-
-    def _doors(self, at_s: float) -> None:
-        names = [secret(30 + order % 6) for order in range(12)]
-        self._refused(at_s, "person-2", "203.0.2.30", names, FORBIDDEN)
-        self._sign("doors tried", at_s, "denied_burst", "person-2", "kv-ops", "medium")
-
-    def _word_list(self, at_s: float) -> None:
-        self._refused(at_s, "svc-02", "20.50.2.10", [f"guess-{order}" for order in range(15)], 404)
-        self._sign("a word list of names", at_s, "names_guessed", "svc-02", "kv-ops", "medium")
-
-    def _refused(self, at_s: float, who: str, address: str, names: list[str], status: int) -> None:
-        for order, name in enumerate(names):
-            act = read(us(at_s + order * 8), who, "kv-ops", name, address)
-            self.acts.append(replace(act, status=status))
-
-    def _scanner(self, at_s: float) -> None:
-        for number in range(CHALLENGES):
-            self.acts.append(
-                Act(
-                    at_us=us(at_s + number * 6),
-                    principal="",
-                    vault="kv-prod",
-                    operation="Authentication",
-                    status=401,
-                    address=SCANNER,
-                )
-            )
-        told = Told("lone_challenges", f"address:{SCANNER}", "kv-prod")
-        bound_s = CHALLENGES * 6 + BASELINE_S
-        self.planted.append(
-            Planted(title="sign-ins without a token", at_s=at_s, told=told, severity="low", bound_s=bound_s)
-        )
-
     # What is written down of them
 
     def _plant(  # noqa: PLR0917 - the fields of one entry, in their order
@@ -264,7 +206,3 @@ class Attacks:
         vault, name = KEKS[alias]
         told = Told(rule, who, f"{vault}/{name}")
         self.planted.append(Planted(title=title, at_s=at_s, told=told, severity=severity, bound_s=bound_s))
-
-    def _sign(self, title: str, at_s: float, rule: str, who: str, vault: str, severity: str) -> None:  # noqa: PLR0917
-        told = Told(rule, who, vault)
-        self.planted.append(Planted(title=title, at_s=at_s, told=told, severity=severity, bound_s=BASELINE_S))

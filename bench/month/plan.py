@@ -1,5 +1,6 @@
 """When what happens: the calendar of the whole month and of a short one for tests. Day 0 is a Monday."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,11 +56,11 @@ class Calendar:
     deployments: tuple[int, ...]
     crash: int
     outage_at: float
-    attacks: tuple[float, ...]
+    attacks: Mapping[str, float]
 
-    def attack_at(self, number: int) -> float:
-        """Seconds from the start at which the planted attack of this number begins."""
-        return self.attacks[number] * DAY_S
+    def attack_at(self, name: str) -> float:
+        """Seconds from the start at which a planted attack begins."""
+        return self.attacks[name] * DAY_S
 
 
 def hour(day: int, hours: float) -> float:
@@ -88,11 +89,23 @@ FULL: Final = Calendar(
     deployments=(2, 9, 16, 23, 30),
     crash=18,
     outage_at=hour(13, 9),
-    attacks=(
-        hour(21, 2.5), hour(21, 11.2), hour(22, 2.5), hour(22, 14.1), hour(23, 3), hour(24, 13), hour(24, 16.3),
-        hour(25, 4), hour(25, 10.4), hour(26, 1), hour(27, 3.1), hour(28, 15.2), hour(28, 21), hour(29, 1),
-    ),
-)  # fmt: skip
+    attacks={
+        "stolen": hour(21, 2.5),
+        "copied": hour(21, 11.2),
+        "intruder": hour(22, 2.5),
+        "revoked": hour(22, 14.1),
+        "collector": hour(23, 3),
+        "doors": hour(24, 13),
+        "disabled": hour(24, 16.3),
+        "words": hour(25, 4),
+        "wrap": hour(25, 10.4),
+        "scanner": hour(26, 1),
+        "identity": hour(27, 3.1),
+        "backup": hour(28, 15.2),
+        "purge": hour(28, 21),
+        "cut": hour(29, 1),
+    },
+)
 SHORT: Final = Calendar(
     days=11,
     services=6,
@@ -114,8 +127,20 @@ SHORT: Final = Calendar(
     deployments=(1, 8),
     crash=8,
     outage_at=hour(8, 10.2),
-    attacks=(
-        hour(9, 2.5), hour(9, 11.2), hour(9, 4.2), hour(9, 14.1), hour(9, 23), hour(9, 13), hour(9, 16.3),
-        hour(9, 20), hour(10, 2.4), hour(9, 1), hour(10, 3.1), hour(10, 9.2), hour(10, 13), hour(9, 0.5),
-    ),
-)  # fmt: skip
+    attacks={
+        "stolen": hour(9, 2.5),
+        "copied": hour(9, 11.2),
+        "intruder": hour(9, 4.2),
+        "revoked": hour(9, 14.1),
+        "collector": hour(9, 23),
+        "doors": hour(9, 13),
+        "disabled": hour(9, 16.3),
+        "words": hour(9, 20),
+        "wrap": hour(10, 2.4),
+        "scanner": hour(9, 1),
+        "identity": hour(10, 3.1),
+        "backup": hour(10, 9.2),
+        "purge": hour(10, 13),
+        "cut": hour(9, 0.5),
+    },
+)

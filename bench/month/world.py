@@ -4,12 +4,14 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.month import attacks, told
+from bench.month import told
 from bench.month.acts import Act, oid
+from bench.month.attacks import Attacks
 from bench.month.chain import Sent
 from bench.month.fleet import ADMIN, Fleet
 from bench.month.plan import DAY_S, HOUR_S, KEKS, START_S, VAULTS, Calendar
 from bench.month.records import resource_id
+from bench.month.signs import Signs
 from bench.month.staff import staff
 from bench.month.told import Expected, Planted
 from bench.month.traffic import traffic
@@ -68,19 +70,20 @@ def month(calendar: Calendar, seed: int) -> Month:
     """Draw a month."""
     draw = random.Random(f"month {seed}")
     fleet = Fleet(calendar, seed)
-    planted = attacks.Attacks(calendar, fleet, draw)
+    planted = Attacks(calendar, fleet)
+    signs = Signs(calendar, draw)
     fleet.administer()
     planted.before_work()
     fleet.work()
     planted.after_work()
-    everything = [*traffic(calendar, draw), *staff(calendar, draw), *fleet.acts, *planted.acts]
+    everything = [*traffic(calendar, draw), *staff(calendar, draw), *fleet.acts, *planted.acts, *signs.acts]
     logged = [act for act in everything if not planted.silenced(act)]
     return Month(
         calendar=calendar,
         acts=sorted(logged, key=lambda act: act.at_us),
         batches=sorted(fleet.log.sent),
         registry=_registry(fleet),
-        planted=sorted(planted.planted, key=lambda one: one.at_s),
+        planted=sorted([*planted.planted, *signs.planted], key=lambda one: one.at_s),
         expected=told.expected(calendar),
         repaired_s=planted.repaired_s,
     )

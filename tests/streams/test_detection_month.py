@@ -45,6 +45,13 @@ def test_the_month_holds_what_its_rules_need(lived: Lived) -> None:
     assert len(lived.month.names) > 20
 
 
+def test_the_same_seed_draws_the_same_month_and_another_one_another(drawn: Month) -> None:
+    again, other = month(SHORT, SEED), month(SHORT, SEED + 1)
+
+    assert (again.acts, again.batches) == (drawn.acts, drawn.batches)
+    assert other.acts != drawn.acts
+
+
 def test_an_attack_missed_told_twice_or_late_and_an_alert_too_many_are_problems(lived: Lived) -> None:
     """The judge can fail."""
     needed = {one.told for one in lived.month.planted} | {one.told for one in lived.month.expected if one.least}
