@@ -1,10 +1,14 @@
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import traceback
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing
 from cryptocore.batch import SealedBatch
@@ -15,11 +19,12 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import (
     AccessDenied,
     ConfigurationError,
+    CoreError,
     DecryptionFailed,
     InvalidTransition,
     TokenInvalid,
 )
-from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
+from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line, encode_line
 from cryptocore.keys import KeyReason
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
@@ -28,28 +33,43 @@ from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
 from cryptocore.token_life import MAX_VALUE
 from cryptocore.token_rows import Ended, Reach
+from cryptocore.token_tables import TOKEN
 from cryptocore.tokens import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
+from tests.cryptocore.stores import Database, postgres_database, sqlite_database
 
 CRM = Owner.tenant("t-88", "crm")
 MAIL = Owner.tenant("t-88", "mail")
 OTHER = Owner.tenant("t-99", "crm")
-PLANTED = b"planted-token-value-8f3c-0123456789abcdef"
+PLANTED = b"planted-token-8f3c-0123456789abcdef"
 HOUR_MS = 3_600_000
 WRAPPER = LocalKeyWrapper(testing.ALIAS, clock=testing.ManualClock())
 """One KEK for all tests: drawing one takes longer than most of them."""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'keys.sqlite'}"
-    return str(request.getfixturevalue("postgres_url"))
+        return sqlite_database(tmp_path)
+    return postgres_database(str(request.getfixturevalue("postgres_url")))
+
+
+@pytest.fixture
+def store_url(database: Database) -> str:
+    return database.url
 
 
 @pytest.fixture
 async def core(store_url: str) -> AsyncIterator[CoreUnderTest]:
     async with testing.core(store_url=store_url, wrapper=WRAPPER) as tested:
+        with acting(actor="user:4711", purpose="crm-sync"):
+            yield tested
+
+
+@pytest.fixture
+async def sqlite_core(tmp_path: Path) -> AsyncIterator[CoreUnderTest]:
+    """For what the database has no part in."""
+    async with testing.core(store_url=sqlite_database(tmp_path).url, wrapper=WRAPPER) as tested:
         with acting(actor="user:4711", purpose="crm-sync"):
             yield tested
 
@@ -161,10 +181,10 @@ async def test_a_token_whose_time_is_over_is_not_stored(core: CoreUnderTest, vau
     ],
 )
 async def test_what_is_beyond_the_limits_is_refused(
-    vault: TokenVault, token_id: str, value: bytes, expires_at_ms: int
+    sqlite_core: CoreUnderTest, token_id: str, value: bytes, expires_at_ms: int
 ) -> None:
     with pytest.raises(TokenInvalid):
-        await vault.store(CRM, token_id, value, expires_at_ms=expires_at_ms)
+        await TokenVault(sqlite_core).store(CRM, token_id, value, expires_at_ms=expires_at_ms)
 
 
 async def test_the_largest_token_with_the_longest_name_comes_back(core: CoreUnderTest, vault: TokenVault) -> None:
@@ -177,24 +197,12 @@ async def test_the_largest_token_with_the_longest_name_comes_back(core: CoreUnde
 # --- the database is not trusted
 
 
-async def _as_owner_of_the_database(store_url: str, *statements: str) -> None:
-    engine = create_engine(store_url)
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
 async def test_a_row_whose_expiry_was_moved_on_does_not_open(
-    core: CoreUnderTest, vault: TokenVault, store_url: str
+    core: CoreUnderTest, vault: TokenVault, database: Database
 ) -> None:
     await kept(core, vault)
-    drop = "DROP TRIGGER token_name" + ("" if store_url.startswith("sqlite") else " ON token")
-    await _as_owner_of_the_database(
-        store_url,
-        drop.replace("DROP TRIGGER", "DROP TRIGGER IF EXISTS"),
-        "UPDATE token SET expires_ms = expires_ms + 1",
-    )
+    database.run("DROP TRIGGER token_name" + (" ON token" if database.postgres else ""))
+    database.run("UPDATE token SET expires_ms = expires_ms + 1")
 
     with pytest.raises(DecryptionFailed):
         await vault.use(CRM, "access")
@@ -203,20 +211,17 @@ async def test_a_row_whose_expiry_was_moved_on_does_not_open(
 
 
 async def test_the_ciphertext_of_an_earlier_generation_does_not_open_as_a_later_one(
-    core: CoreUnderTest, vault: TokenVault, store_url: str
+    core: CoreUnderTest, vault: TokenVault, database: Database
 ) -> None:
     expires_at_ms = now_ms(core) + HOUR_MS
     await kept(core, vault, expires_at_ms=expires_at_ms)
-    engine = create_engine(store_url)
-    with engine.begin() as connection:
-        old = connection.execute(text("SELECT ciphertext, key_version FROM token")).one()
+    with database.behind() as engine, engine.begin() as connection:
+        old = connection.execute(select(TOKEN.c.ciphertext, TOKEN.c.key_version)).one()
     await vault.regenerate(CRM, "access", b"new", expires_at_ms=expires_at_ms)
-    with engine.begin() as connection:
+    with database.behind() as engine, engine.begin() as connection:
         connection.execute(
-            text("UPDATE token SET ciphertext = :ciphertext, key_version = :number WHERE generation = 2"),
-            {"ciphertext": bytes(old.ciphertext), "number": old.key_version},
+            update(TOKEN).where(TOKEN.c.generation == 2).values(ciphertext=old.ciphertext, key_version=old.key_version)
         )
-    engine.dispose()
 
     with pytest.raises(DecryptionFailed):
         await vault.use(CRM, "access")
@@ -225,21 +230,114 @@ async def test_the_ciphertext_of_an_earlier_generation_does_not_open_as_a_later_
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE token SET ended_ms = NULL, ended_as = NULL, ciphertext = 'x' WHERE ended_ms IS NOT NULL",
+        "UPDATE token SET ended_ms = NULL, ended_as = NULL, ciphertext = {blob} WHERE ended_ms IS NOT NULL",
         "UPDATE token SET expires_ms = expires_ms + 1",
         "UPDATE token SET ciphertext = NULL WHERE ended_ms IS NULL",
         "DELETE FROM token",
     ],
 )
 async def test_the_tables_refuse_what_must_not_happen(
-    core: CoreUnderTest, vault: TokenVault, store_url: str, statement: str
+    core: CoreUnderTest, vault: TokenVault, database: Database, statement: str
 ) -> None:
     await kept(core, vault)
     await kept(core, vault, token_id="refresh")
     await vault.invalidate(CRM, "access")
 
-    with pytest.raises(Exception, match="token"):
-        await _as_owner_of_the_database(store_url, statement)
+    with pytest.raises(IntegrityError, match="token"):
+        database.run(statement.format(blob=database.blob("00")))
+
+
+# --- what is left of a value
+
+
+async def test_an_ended_token_leaves_no_ciphertext_in_its_row(
+    core: CoreUnderTest, vault: TokenVault, database: Database
+) -> None:
+    await kept(core, vault)
+    await kept(core, vault, token_id="refresh")
+    await vault.invalidate(CRM, "access")
+    await vault.regenerate(CRM, "refresh", b"new", expires_at_ms=now_ms(core) + HOUR_MS)
+
+    with database.behind() as engine, engine.begin() as connection:
+        rows = connection.execute(select(TOKEN.c.token_id, TOKEN.c.generation, TOKEN.c.ciphertext)).all()
+    assert {(name, number) for name, number, ciphertext in rows if ciphertext is not None} == {("refresh", 2)}
+
+
+async def test_after_a_checkpoint_sqlite_keeps_no_ciphertext_of_an_ended_token(tmp_path: Path) -> None:
+    database = sqlite_database(tmp_path)
+    async with testing.core(store_url=database.url, wrapper=WRAPPER) as core:
+        with acting("user:1", "setup"):
+            vault = TokenVault(core)
+            await kept(core, vault, value=bytes(MAX_VALUE))
+            with database.behind() as engine, engine.begin() as connection:
+                ciphertext = connection.execute(select(TOKEN.c.ciphertext)).scalar_one()
+            await vault.invalidate(CRM, "access")
+    with database.behind() as engine, engine.connect() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+    kept_bytes = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    places = [at for at in range(0, len(ciphertext) - 32, 32) if ciphertext[at : at + 32] in kept_bytes]
+    assert places == []
+
+
+async def test_no_value_and_no_ciphertext_is_in_an_error_a_log_or_an_event(
+    core: CoreUnderTest, vault: TokenVault, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await kept(core, vault)
+    with database.behind() as engine, engine.begin() as connection:
+        ciphertext = bytes(connection.execute(select(TOKEN.c.ciphertext)).scalar_one())
+    over_ms, far_ms = now_ms(core), now_ms(core) + HOUR_MS
+
+    async def broken() -> None:
+        with database.behind() as engine, engine.begin() as connection:
+            connection.execute(update(TOKEN).values(ciphertext=ciphertext[:-1] + bytes([ciphertext[-1] ^ 1])))
+        await vault.use(CRM, "access")
+
+    async def without_its_table() -> None:
+        database.run("DROP TABLE token")
+        await vault.use(CRM, "access")
+
+    failing: list[Callable[[], Awaitable[object]]] = [
+        lambda: vault.store(CRM, "access", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.store(CRM, "other", PLANTED, expires_at_ms=over_ms),
+        lambda: vault.store(MAIL, "none", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.store(CRM, PLANTED.decode() + " ", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.store(CRM, "large", PLANTED * 4_096, expires_at_ms=far_ms),
+        lambda: vault.regenerate(CRM, "unknown", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.regenerate(OTHER, "access", PLANTED, expires_at_ms=far_ms),
+        broken,
+        without_its_table,
+        lambda: vault.store(CRM, "again", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.regenerate(CRM, "access", PLANTED, expires_at_ms=far_ms),
+        lambda: vault.invalidate(CRM, "access"),
+    ]
+    said = ""
+    for fails in failing:
+        with pytest.raises(CoreError) as caught:
+            await fails()
+        said += _all_that_is_said(caught.value)
+    await core.relay()
+    said += caplog.text + "".join(encode_line(event).decode() for event in core.events)
+
+    for secret in (PLANTED, ciphertext, ciphertext[47:]):
+        for shown in (secret.decode("latin-1"), repr(secret)[2:-1], secret.hex(), b64encode(secret).decode()):
+            assert shown not in said
+    assert "planted" not in said
+
+
+def _all_that_is_said(error: BaseException | None) -> str:
+    """What an error and everything that hangs on it shows, the variables of its frames' errors included."""
+    said, seen = "", set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        said += f"{one!s} {one!r} {one.args!r} {vars(one)!r} " + "".join(traceback.format_exception(one))
+        waiting += [one.__cause__, one.__context__]
+    return said
 
 
 # --- regenerate
@@ -360,8 +458,9 @@ async def test_an_emergency_can_name_a_key(core: CoreUnderTest, vault: TokenVaul
     assert [token.owner for token in await vault.tokens()] == [MAIL]
 
 
-async def test_an_emergency_that_names_nothing_ends_nothing(core: CoreUnderTest, vault: TokenVault) -> None:
-    await kept(core, vault)
+async def test_an_emergency_that_names_nothing_ends_nothing(sqlite_core: CoreUnderTest) -> None:
+    vault = TokenVault(sqlite_core)
+    await kept(sqlite_core, vault)
 
     with pytest.raises(ConfigurationError):
         await vault.invalidate_all(Reach(), reason=KeyReason.OPERATOR)
