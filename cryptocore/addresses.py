@@ -5,10 +5,12 @@ import ipaddress
 
 def all_loopback(bootstrap: str) -> bool:
     """Say whether every `host:port` of a comma-separated list is a loopback address or `localhost`."""
-    return all(_is_loopback(address.rpartition(":")[0].strip("[] ")) for address in bootstrap.split(","))
+    return all(is_loopback(address.rpartition(":")[0]) for address in bootstrap.split(","))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host, with or without brackets, is a loopback address or `localhost`."""
+    host = host.strip("[] ")
     if host == "localhost":
         return True
     try:

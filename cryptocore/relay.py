@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from functools import partial
 from typing import Final, NoReturn
 
 from cryptocore.audit import Audit, Refusal, Subject
@@ -96,13 +95,24 @@ class Relay:
     async def _empty_outbox(self) -> None:
         service = self._audit.emitter.service
         try:
-            while rows := await self._keyring.run(self._store.outbox, service, ROWS):
-                await self._audit.emitter.commit([self._entry(row.line) for row in rows if row.vouched])
-                await self._audit.record(*(self._disowned(row.line) for row in rows if not row.vouched))
-                now_ms = self._clock.now_us() // 1000
-                await self._keyring.run(partial(self._store.relayed, rows, now_ms=now_ms))
+            while await self._relay_some(service):
+                pass
         except Refusal as refusal:
             raise refusal.public() from None
+
+    async def _relay_some(self, service: str) -> bool:
+        """Take a few rows to the spool, mark them, and tell of the states that they brought."""
+        claim = await self._keyring.run(self._store.claim, service, ROWS)
+        if not claim.rows:
+            return False
+        try:
+            await self._audit.emitter.commit([self._entry(row.line) for row in claim.rows if row.vouched])
+            await self._audit.record(*(self._disowned(row.line) for row in claim.rows if not row.vouched))
+            await self._keyring.run(claim.sent, self._clock.now_us() // 1000)
+        except BaseException:
+            await self._keyring.run(claim.release)
+            raise
+        return True
 
     def _entry(self, raw: bytes) -> Entry:
         """Send the very bytes whose digest the key record holds."""

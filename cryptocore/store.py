@@ -12,30 +12,27 @@ from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from cryptocore import forking
 from cryptocore.clock import Clock, parse_rfc3339
 from cryptocore.envelope import Owner
-from cryptocore.errors import EnvelopeInvalid, EventInvalid, Failed, KeyRecordRollback, KeyUnavailable, RecordInvalid
-from cryptocore.events import AuditEvent, decode_line, encode_line
+from cryptocore.errors import EnvelopeInvalid, EventInvalid, KeyRecordRollback, RecordInvalid
+from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, SignedRecord, verify_record
 from cryptocore.registry import Registry, Role
-from cryptocore.signing import OUTBOX, SignatureInvalid, Signer, verify
-from cryptocore.store_engine import engine_of
-from cryptocore.store_schema import metadata
+from cryptocore.signing import OUTBOX, SignatureInvalid, verify
+from cryptocore.store_engine import StoreOptions, engine_of
+from cryptocore.store_errors import StoreConflict, errors_of_the_store
+from cryptocore.store_outbox import OutboxClaim, OutboxRow, outbox_row, unsent
+from cryptocore.store_schema import check_schema, metadata
 from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION
 from cryptocore.vocabulary import LIFE_CYCLE
 
 T = TypeVar("T")
 
-
-class StoreConflict(Failed):
-    """Somebody else changed the same key version, or gave the owner another newest one, meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__("the key was changed meanwhile", retryable=True)
+__all__ = ["Change", "KeyStore", "KeyVersion", "OutboxClaim", "OutboxRow", "StoreConflict", "database_ms", "outbox_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,42 +68,40 @@ class Change:
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """An event that waits for the relay.
-
-    Attributes:
-        vouched: a signed record of its key version holds its digest; anybody who writes the table can add other rows.
-    """
-
-    number: int
-    line: bytes
-    vouched: bool
-
-
 class KeyStore:
     """Key versions by id and by owner.
 
-    Opens nothing before its first use; then it makes its tables where they are missing.
+    Opens nothing before its first use. On SQLite it then makes its tables where they are missing; on PostgreSQL it only
+    looks whether `keytrail store migrate` has made them.
 
     Args:
-        url: an SQLAlchemy URL.
+        url: an SQLAlchemy URL of PostgreSQL or SQLite.
         registry: whose signers with the role `keys` are believed.
+        options: limits of the connections to PostgreSQL.
+
+    Raises:
+        ConfigurationError: it is no such URL, or the connection would not be protected.
         clock: SQLite has no clock but its process's; one given here, in demo and tests, is taken for it.
     """
 
-    def __init__(self, url: str, *, registry: Registry, clock: Clock | None = None) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, *, registry: Registry, clock: Clock | None = None, options: StoreOptions | None = None
+    ) -> None:
+        self._make: Callable[[], Engine] = lambda: engine_of(url, options).execution_options(keytrail_clock=clock)
         self._registry = registry
-        self._clock = clock
-        self._engine: Engine | None = None
-        self._lock = threading.Lock()
+        self._begin()
         forking.renew_in_child(self)
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent, unused and open."""
-        forking.keep(self._engine)
-        self._engine, self._lock = None, threading.Lock()
+        forking.keep(self._engine, *self._claimed)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._engine = self._make()
+        self._ready = False
+        self._claimed: set[Connection] = set()
+        self._lock = threading.Lock()
 
     def version(self, key_id: bytes, number: int) -> KeyVersion | None:
         """Read one key version.
@@ -159,39 +154,41 @@ class KeyStore:
         Raises:
             KeyUnavailable: the store does not answer.
         """
-        query = (
-            select(AUDIT_OUTBOX.c.number, AUDIT_OUTBOX.c.line, AUDIT_OUTBOX.c.signature)
-            .where((AUDIT_OUTBOX.c.service == service) & AUDIT_OUTBOX.c.sent_ms.is_(None))
-            .order_by(AUDIT_OUTBOX.c.number)
-            .limit(limit)
-        )
+        return self.transaction(lambda connection: self._waiting(connection, unsent(service, limit), service))
 
-        def read(connection: Connection) -> list[OutboxRow]:
-            rows = connection.execute(query).all()
-            found = []
-            for number, stored, signature in rows:
-                line = stored if isinstance(stored, bytes) else b""
-                found.append(OutboxRow(number, line, self._vouched(connection, service, line, signature)))
-            return found
-
-        return self.transaction(read)
-
-    def relayed(self, rows: Sequence[OutboxRow], *, now_ms: int) -> None:
-        """Mark events that are in the spool.
+    def claim(self, service: str, limit: int) -> OutboxClaim:
+        """Take such events to relay them; those that another relay has just taken are passed over.
 
         Raises:
-            KeyUnavailable: the store does not answer; they will be relayed again.
+            KeyUnavailable: the store does not answer.
         """
-        numbers = [row.number for row in rows]
-        change = update(AUDIT_OUTBOX).where(AUDIT_OUTBOX.c.number.in_(numbers)).values(sent_ms=now_ms)
-        self.transaction(lambda connection: connection.execute(change))
+        if self._opened().dialect.name == "sqlite":
+            return OutboxClaim(self, self.outbox(service, limit), None)
+        with errors_of_the_store():
+            connection = self._opened().connect()
+            self._claimed.add(connection)
+            try:
+                transaction = connection.begin()
+                query = unsent(service, limit).with_for_update(skip_locked=True)
+                rows = self._waiting(connection, query, service)
+            except BaseException:
+                self.let_go(connection)
+                raise
+        claim = OutboxClaim(self, rows, (connection, transaction))
+        if not rows:
+            claim.release()
+        return claim
+
+    def let_go(self, connection: Connection) -> None:
+        """Give back the connection of a claim."""
+        self._claimed.discard(connection)
+        with contextlib.suppress(SQLAlchemyError):
+            connection.close()
 
     def close(self) -> None:
         """Let go of connections."""
-        with self._lock:
-            if self._engine is not None:
-                self._engine.dispose()
-                self._engine = None
+        self._engine.dispose()
+        self._ready = False
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Do work in one transaction of the database.
@@ -200,43 +197,51 @@ class KeyStore:
             StoreConflict: a rule of the tables refused it.
             KeyUnavailable: the store does not answer.
         """
-        try:
-            with self._opened().begin() as connection:
-                return work(connection)
-        except IntegrityError:
-            raise StoreConflict from None
-        except SQLAlchemyError as err:
-            raise KeyUnavailable(f"the key store failed: {type(err).__name__}", retryable=True) from None
+        with errors_of_the_store(), self._opened().begin() as connection:
+            return work(connection)
 
     def _opened(self) -> Engine:
-        with self._lock:
-            if self._engine is None:
-                engine = engine_of(self._url).execution_options(keytrail_clock=self._clock)
-                metadata.create_all(engine)
-                self._engine = engine
-            return self._engine
+        if not self._ready:
+            if self._engine.dialect.name == "sqlite":
+                with self._lock:
+                    metadata.create_all(self._engine)
+            else:
+                check_schema(self._engine)  # no lock: a server that is away keeps each thread waiting only once
+            self._ready = True
+        return self._engine
 
-    def _vouched(self, connection: Connection, service: str, line: bytes, signature: object) -> bool:
-        """Say whether a signature of its own, or a signed record, holds for this life-cycle event of the service."""
+    def _waiting(self, connection: Connection, query: Any, service: str) -> list[OutboxRow]:
+        found = []
+        for number, stored, signature in connection.execute(query).all():
+            line = stored if isinstance(stored, bytes) else b""
+            vouched, stated = self._vouched(connection, service, line, signature)
+            found.append(OutboxRow(number, line, vouched, stated))
+        return found
+
+    def _vouched(
+        self, connection: Connection, service: str, line: bytes, signature: object
+    ) -> tuple[bool, SignedRecord | None]:
+        """Say whether a signature of its own, or which signed record, holds for this event of the service."""
         try:
             event = decode_line(line)
         except EventInvalid:
-            return False
+            return False, None
         if not isinstance(event, AuditEvent) or event.service != service or event.operation not in LIFE_CYCLE:
-            return False
+            return False, None
         if signature is not None or event.key is None:
-            return self._signed(event, line, signature)
+            return self._signed(event, line, signature), None
         named = (bytes.fromhex(event.key.id), event.key.version, event.key.revision)
         where = (KEY_HISTORY.c.key_id == named[0]) & (KEY_HISTORY.c.version == named[1])
         row = connection.execute(_HISTORY.where(where & (KEY_HISTORY.c.revision == named[2]))).mappings().first()
         if row is None:
-            return False
+            return False, None
         try:
-            record, _ = self._verified(row)
+            record, signed = self._verified(row)
         except RecordInvalid:
-            return False
+            return False, None
         said = (record.key_id, record.key_version, record.revision)
-        return said == named and record.event_sha256 == sha256(line).digest()
+        holds = said == named and record.event_sha256 == sha256(line).digest()
+        return holds, signed if holds else None
 
     def _signed(self, event: AuditEvent, line: bytes, signature: object) -> bool:
         """Say whether somebody with the role `keys` signed the line."""
@@ -288,17 +293,6 @@ _SELECT: Final = select(
 )
 
 
-def outbox_row(event: AuditEvent, signer: Signer) -> Callable[[Connection], None]:
-    """Put an event into the outbox that no key record vouches for; its signature does, of a signer with role `keys`."""
-    line = encode_line(event)
-    row = {"event_id": event.id, "service": event.service, "line": line, "signature": signer.sign(OUTBOX, line)}
-
-    def write(connection: Connection) -> None:
-        connection.execute(insert(AUDIT_OUTBOX).values(**row))
-
-    return write
-
-
 def database_ms(connection: Connection) -> int:
     """Ask the database for its own time, in milliseconds since 1970."""
     clock: Clock | None = connection.get_execution_options().get("keytrail_clock")
@@ -311,10 +305,11 @@ def database_ms(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def _standing(version: KeyVersion) -> tuple[bool, int, int]:
-    """Order the versions of an owner: the one that encrypts, else the last one that changed."""
+def _standing(version: KeyVersion) -> tuple[bool, bool, int, int]:
+    """Order the versions of an owner: the one that encrypts, else one that may yet, else the last one that changed."""
     encrypts = version.record.state is KeyState.ACTIVE and version.newest
-    return encrypts, version.record.changed_at_ms, version.number
+    may_yet = version.record.state in (KeyState.PRE_ACTIVATION, KeyState.SUSPENDED) and version.newest
+    return encrypts, may_yet, version.record.changed_at_ms, version.number
 
 
 def _check_bytes(name: str, value: object) -> None:

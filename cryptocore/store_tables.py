@@ -11,6 +11,7 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -63,7 +64,7 @@ KEY_HISTORY: Final = Table(
 AUDIT_OUTBOX: Final = Table(
     "audit_outbox",
     metadata,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
     Column("event_id", String(36), nullable=False),
     Column("service", String(64), nullable=False),
     Column("line", LargeBinary, nullable=False),
@@ -93,6 +94,7 @@ for table, statements in {
     KEY_HISTORY: tuple(
         _REFUSED.format(table="key_history", act=act, why="history is append-only") for act in ("UPDATE", "DELETE")
     ),
+    AUDIT_OUTBOX: (_REFUSED.format(table="audit_outbox", act="DELETE", why="events are kept"),),
 }.items():
     for statement in statements:
         event.listen(table, "after_create", DDL(statement).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]

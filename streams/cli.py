@@ -19,6 +19,7 @@ from streams.commands.monitor import topics, worker
 from streams.commands.reindex import reindex
 from streams.commands.rejected import rejected
 from streams.commands.sources import sources
+from streams.commands.store import store
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, console, fail, now_ms, writes_into
 from streams.commands.threat import threat
 from streams.commands.tokens import tokens
@@ -47,6 +48,7 @@ app.add_typer(schema, name="schema")
 app.add_typer(vault_feed, name="vault-feed")
 app.add_typer(vault, name="vault")
 app.add_typer(baselines, name="baselines")
+app.add_typer(store, name="store")
 app.add_typer(tokens, name="tokens")
 app.add_typer(threat, name="threat")
 app.add_typer(incidents, name="incidents")

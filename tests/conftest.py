@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import psycopg
@@ -14,7 +15,14 @@ from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
-SERVER_FIXTURES = {"kafka", "elasticsearch_url", "postgres_url", "own_kafka", "own_elasticsearch", "own_postgres"}
+SERVER_FIXTURES = {
+    "kafka",
+    "elasticsearch_url",
+    "postgres_server_url",
+    "own_kafka",
+    "own_elasticsearch",
+    "own_postgres",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +59,14 @@ def postgres_server_url() -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server_url: str) -> Iterator[str]:
     """SQLAlchemy URL of an empty database of this test's own, on the shared server."""
-    server = make_url(postgres_server_url)
+    with database_on(postgres_server_url) as url:
+        yield url
+
+
+@contextmanager
+def database_on(server_url: str) -> Iterator[str]:
+    """SQLAlchemy URL of an empty database on a server, for as long as the block runs."""
+    server = make_url(server_url)
     plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
     database = f"test_{uuid4().hex}"
     with psycopg.connect(plain, autocommit=True) as connection:

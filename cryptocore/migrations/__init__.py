@@ -4,7 +4,7 @@ from typing import Final
 
 from alembic import op
 
-from cryptocore.store_schema import SCHEMA
+from cryptocore.store_schema import ADMIN_ROLE, SCHEMA, USE_ROLE
 
 REFUSE: Final = f"""
 CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,14 +38,24 @@ def grant(table: str, *, use: str, admin: str) -> None:
         use: privileges of keytrail_use, such as `SELECT, INSERT`; empty for none.
         admin: what keytrail_admin may do.
     """
-    for role, privileges in (("keytrail_use", use), ("keytrail_admin", admin)):
+    for role, privileges in ((USE_ROLE, use), (ADMIN_ROLE, admin)):
         if privileges:
-            op.execute(_IF_ROLE.format(role=role, grant=f"GRANT {privileges} ON {SCHEMA}.{table} TO {role}"))
+            op.execute(f"GRANT {privileges} ON {SCHEMA}.{table} TO {role}")
 
 
-_IF_ROLE: Final = """
+def make_roles() -> None:
+    """Make the two roles where they are missing, and let both look into the schema.
+
+    Roles belong to the server, not to the database: another database's migration may make them at this moment.
+    """
+    for role in (USE_ROLE, ADMIN_ROLE):
+        op.execute(_ROLE.format(role=role))
+        op.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}")
+
+
+_ROLE: Final = """
 DO $$ BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN {grant}; END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$
 """
-"""Roles belong to the server; who migrates may not be allowed to make them. `keytrail store check` tells."""
