@@ -53,7 +53,7 @@ def uses(  # noqa: PLR0917 - options, each by its name
         print_table(("KEK", *_COLUMNS), map(_row, shown))
         console.print("1 use" if len(shown) == 1 else f"{len(shown):,} uses")
     else:
-        console.print(f"No such use of a KEK since {_said(_since_ms(since))}. {_WIDER}")
+        console.print(f"No such use of a KEK since {_said(_since_ms(since))}. {_WIDER}", soft_wrap=True)
     if len(found) > limit:
         complaint.print(f"keytrail: these are the oldest {limit:,} of more; narrow them down, or raise --limit")
 
@@ -103,7 +103,8 @@ def coverage(
     elif found:
         _print_coverage([one.shown() for one in found], every_hour=every_hour)
     else:
-        console.print(f"No record of a vault and no use of a KEK since {_said(since_ms)}. {_WIDER}")
+        said = f"No record of a vault and no use of a KEK since {_said(since_ms)}. {_WIDER}"
+        console.print(said, soft_wrap=True)
 
 
 def _declared(file: Path | None, index: Path | None) -> "VaultDeclarations | None":
