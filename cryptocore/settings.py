@@ -22,6 +22,7 @@ from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.spool import Identity
 from cryptocore.store import KeyStore
+from cryptocore.store_engine import StoreOptions
 from cryptocore.throttle import BURST, RATE_PER_S, RESERVE, VaultBudget
 from cryptocore.vocabulary import Durability
 
@@ -82,6 +83,7 @@ class CoreSettings(EmitterSettings):
     """What a core needs beside: keys, the KEK, and how much of its vault may be used."""
 
     store_url: SecretStr = Field(description="SQLAlchemy URL of the key store")
+    store_allow_plaintext: bool = False
     key_signer_file: Path | None = Field(default=None, description="private key with role keys; else signer_file")
 
     kek_alias: str = Field(description="named in key records; pinned to the vault and key below")
@@ -125,7 +127,8 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         key_name=settings.kek_name,
         credential=credential or process_credential,
     )
-    store = KeyStore(settings.store_url.get_secret_value(), registry=registry)
+    options = StoreOptions(allow_plaintext=settings.store_allow_plaintext)
+    store = KeyStore(settings.store_url.get_secret_value(), registry=registry, options=options)
 
     async def let_go() -> None:
         await wrapper.close()

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 import cryptocore
-from cryptocore import CryptoCore
-from cryptocore.errors import ConfigurationError
+from cryptocore import AuditTrail, CryptoCore
+from cryptocore.errors import ConfigurationError, UnknownPurpose
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
 from cryptocore.testing import register
@@ -18,7 +18,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
     for name, value in {
         "SERVICE": "billing",
         "SPOOL_DIR": str(tmp_path / "spool"),
-        "STORE_URL": "postgresql+psycopg://user:planted-password@db/keys",
+        "STORE_URL": "postgresql+psycopg://user:planted-password@db/keys?sslmode=verify-full",
         "REGISTRY_FILE": str(tmp_path / "sources.json"),
         "SIGNER_FILE": str(tmp_path / "billing.key"),
         "KAFKA_BOOTSTRAP": "kafka.example:9093",
@@ -39,6 +39,52 @@ async def test_a_core_of_the_environment_opens_nothing_before_its_first_use(
 
     assert not (tmp_path / "spool").exists()
     await core.close()
+
+
+def test_a_key_signer_without_the_role_keys_is_refused_by_name(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Signer.generate().write_file(tmp_path / "other.key")
+    environment.setenv("KEYTRAIL_CORE_KEY_SIGNER_FILE", str(tmp_path / "other.key"))
+
+    with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* has not the role keys"):
+        CryptoCore.from_env()
+
+
+async def test_the_file_of_purposes_holds_for_the_core_of_the_environment(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "purposes.toml").write_text('[[purpose]]\nid = "crm-sync"\nservices = ["billing"]\n')
+    environment.setenv("KEYTRAIL_CORE_PURPOSES", str(tmp_path / "purposes.toml"))
+    core = CryptoCore.from_env()
+
+    with pytest.raises(UnknownPurpose, match="'crm-snyc'"):
+        core.parts.audit.who_acts("user:1", "crm-snyc")
+    await core.close()
+
+
+def test_a_reserve_that_is_the_whole_budget_is_refused(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("KEYTRAIL_CORE_VAULT_RESERVE", "200")
+
+    with pytest.raises(ConfigurationError, match="vault_reserve"):
+        CoreSettings.load()
+
+
+def test_a_trail_needs_neither_key_store_nor_kek(environment: pytest.MonkeyPatch) -> None:
+    for name in ("STORE_URL", "KEK_ALIAS", "KEK_VAULT_URL", "KEK_NAME"):
+        environment.delenv(f"KEYTRAIL_CORE_{name}")
+
+    AuditTrail.from_env()
+
+
+def test_a_store_elsewhere_without_verified_tls_is_refused_unless_it_is_allowed(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("KEYTRAIL_CORE_STORE_URL", "postgresql+psycopg://user:planted-password@db/keys")
+    with pytest.raises(ConfigurationError, match="verify-full") as refused:
+        CryptoCore.from_env()
+    assert "planted" not in str(refused.value)
+
+    environment.setenv("KEYTRAIL_CORE_STORE_ALLOW_PLAINTEXT", "true")
+    CryptoCore.from_env()
 
 
 def test_settings_do_not_print_secrets(environment: pytest.MonkeyPatch) -> None:

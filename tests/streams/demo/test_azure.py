@@ -170,6 +170,74 @@ async def test_an_answer_made_with_another_version_is_refused(server: VaultServe
 
 
 @pytest.mark.parametrize(
+    ("kid", "same"),
+    [
+        (f"https://{HOST}/keys/{KEY}/v1", True),
+        (f"https://{HOST.upper()}/keys/{KEY}/V1", True),
+        (f"https://{HOST}:443/keys/{KEY}/v1", True),
+        (f"https://kv-test.vault.azure.cn/keys/{KEY}/v1", False),
+        (f"https://{HOST}.evil.example/keys/{KEY}/v1", False),
+        (f"https://{HOST}/keys/{KEY}/v2", False),
+        (f"https://{HOST}/keys/other/v1", False),
+        ("", False),
+    ],
+)
+async def test_a_kid_is_compared_with_its_whole_host(kid: str, same: bool, make_wrapper: Make) -> None:
+    assert make_wrapper()._is_version(kid, "v1") is same
+
+
+async def test_a_wait_that_is_longer_than_a_caller_has_ends_the_call_and_is_told(
+    server: VaultServer, make_wrapper: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    wrapper = make_wrapper(sleep=sleep)
+    version = await wrapper.current_version()
+    monkeypatch.setattr("cryptocore.azure.MAX_RETRY_AFTER_S", 0.5)  # the local vault asks for a second
+    server.vault(HOST).throttled = 1
+
+    with pytest.raises(VaultCallFailed) as failed:
+        await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
+
+    assert (failed.value.reason, failed.value.retryable, failed.value.retry_after_s) == (
+        Reason.VAULT_THROTTLED,
+        True,
+        1,
+    )
+    assert (len(failed.value.attempts), slept) == (1, [])
+
+
+async def test_a_credential_is_made_when_it_is_first_needed(
+    server: VaultServer, clock: ManualClock, workload: Identity
+) -> None:
+    made = []
+
+    def credential() -> Any:
+        made.append(server.directory.credential(workload))
+        return made[-1]
+
+    def wrapper() -> AzureKeyWrapper:
+        return AzureKeyWrapper(
+            "kek",
+            vault_url=server.url(HOST),
+            key_name=KEY,
+            credential=credential,
+            clock=clock,
+            transport=server.transport(),
+        )
+
+    one = wrapper()
+    assert made == []
+    await one.current_version()
+    await one.close()
+    await one.close()
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://kv-test.vault.azure.net",
