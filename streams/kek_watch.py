@@ -5,7 +5,6 @@
 3. After each change what contradicts is compared with what was told: the new is told, what is over is taken back.
 """
 
-from collections import defaultdict
 from typing import Final
 
 from alerts import rules
@@ -45,13 +44,13 @@ class KekWatch:
         self._limits = limits
         self._declared = declared
         self._compare = compare
-        self._wraps: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
+        self._wraps: dict[bytes, dict[bytes, None]] = {}
         self._judged_ms = 0
 
     def restored(self, ident: bytes, known: UseState) -> None:
         """Remember a kept record."""
         if is_wrap(known.use):
-            self._wraps[_key(known)][ident] = None
+            self._wraps.setdefault(_key(known), {})[ident] = None
 
     def take_record(self, ident: bytes, known: UseState, now_ms: int, state: State, effects: Effects) -> None:
         """Note a vault record, and judge what it tells of."""
@@ -63,7 +62,7 @@ class KekWatch:
             if history.note_time(known.use.time_us // 1000):
                 state.put(Kind.KEK, key, history)
             if is_wrap(known.use):
-                self._wraps[key][ident] = None
+                self._wraps.setdefault(key, {})[ident] = None
                 self._judge_wrap(ident, history, now_ms, state, effects)
         else:
             self._take_act(key, history, known.act, now_ms, state, effects)
@@ -80,7 +79,7 @@ class KekWatch:
     ) -> None:
         if history.note_act(act):
             state.put(Kind.KEK, key, history)
-            for wrap in self._wraps[key]:
+            for wrap in self._wraps.get(key, ()):
                 self._judge_wrap(wrap, history, now_ms, state, effects)
             self._contradictions(key, history, now_ms, state, effects)
 
@@ -109,7 +108,12 @@ class KekWatch:
 
     def forget(self, ident: bytes, known: UseState) -> None:
         """Let go of a record."""
-        self._wraps[_key(known)].pop(ident, None)
+        key = _key(known)
+        wraps = self._wraps.get(key)
+        if wraps is not None:
+            wraps.pop(ident, None)
+            if not wraps:
+                del self._wraps[key]
 
     def tick(self, now_ms: int, state: State, effects: Effects) -> None:
         """Look for what only time brings."""
@@ -134,7 +138,7 @@ class KekWatch:
 
     def _judge_wrap(self, ident: bytes, history: KekHistory, now_ms: int, state: State, effects: Effects) -> None:
         known = state.get(Kind.USE, ident, UseState)
-        if known is None:
+        if known is None or not history.acts:
             return
         found = rules.run(KekAccess(use=known.use, changes=history.changes()), self._limits)
         if found and not known.disabled:

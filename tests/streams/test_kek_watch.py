@@ -45,8 +45,8 @@ def enabled(record: str = "on", /, at_ms: int = T0, **changes: Any) -> Use:
     return disabled(record, at_ms, **({"key_change": ON} | changes))
 
 
-def wrap(name: str, at_ms: int, **changes: Any) -> Use:
-    return use(name, at_ms, operation="KeyWrap", **({"principal_id": STRANGER} | changes))
+def wrap(record: str, /, at_ms: int, **changes: Any) -> Use:
+    return use(record, at_ms, operation="KeyWrap", **({"principal_id": STRANGER} | changes))
 
 
 def drifts(bench: Bench) -> list[str]:
@@ -115,6 +115,17 @@ def test_a_wrap_of_before_or_after_or_under_a_newer_version_is_not_told() -> Non
     )
 
     assert wraps_told(bench) == 0
+
+
+def test_wraps_are_let_go_with_their_records() -> None:
+    bench = Bench()
+    bench.send(wrap("w", T0), wrap("v", T0, name="other"), use("g", name="guess", outcome="not_found"))
+
+    bench.wait(4 * HOUR_MS, step_ms=10 * MINUTE_MS)
+
+    assert bench.step._keks._wraps == {}
+    bench.send(disabled(at_ms=T0 - SECOND_MS))
+    assert wraps_told(bench) == 0, "nobody remembers them any more"
 
 
 def test_a_denied_update_changes_nothing() -> None:
