@@ -156,6 +156,8 @@ class AzureKeyWrapper:
             await client.close()
             if credential is not None:
                 await credential.close()
+        elif "transport" in self._options:
+            await self._options["transport"].close()
 
     def after_fork(self) -> None:
         """Leave the parent's connection to the parent."""
