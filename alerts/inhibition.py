@@ -28,6 +28,9 @@ BLIND: Final[Mapping[str, frozenset[str]]] = {
 """What is said of a vault's log as a whole, and what follows from it for as long as that is open."""
 _FOLLOWS: Final = frozenset().union(*BLIND.values())
 
+INHIBITED_KEPT: Final = 64
+"""Findings that an alert keeps as its evidence, to be told when it is explained away."""
+
 Place = tuple[str, str]
 """Principal and vault; "" for the principal where the vault's log itself is what the alert is about."""
 
@@ -62,9 +65,14 @@ def supersedes(alert: Alert, other: Alert, *, now_ms: int, limits: Limits) -> bo
 
 
 def inhibit(alert: Alert, message: FindingMessage, *, now_ms: int, limits: Limits) -> bool:
-    """Take another rule's finding up as evidence of the same cause; returns whether it told anything new."""
+    """Take another rule's finding up as evidence of the same cause; returns whether it told anything new.
+
+    Beyond the bound a finding is not kept: a vault may hold thousands of KEKs, and an alert is one record.
+    """
     known = alert.inhibited.get(message.finding_id)
     if known is not None and known.count >= message.count:
+        return False
+    if known is None and len(alert.inhibited) >= INHIBITED_KEPT:
         return False
     alert.inhibited = alert.inhibited | {message.finding_id: message}
     proof = sorted({*alert.finding.evidence, *message.finding.evidence}, key=lambda one: (one.at_ms, one.kind, one.id))

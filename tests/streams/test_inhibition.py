@@ -210,6 +210,27 @@ def test_the_silence_after_a_cut_is_the_same_incident(silence_first: bool) -> No
     assert [rule for rule, status in standing(bench).items() if status == "open"] == ["vault_logging_cut"]
 
 
+def test_a_log_that_misses_the_calls_of_thousands_of_keks_is_one_alert_of_bounded_size() -> None:
+    low = finding("match_ratio_low", severity=Severity.MEDIUM, key=VAULT, principal="")
+    before = [
+        told(finding("audit_coverage", severity=Severity.MEDIUM, key=f"{VAULT}/{n}", principal="")) for n in range(100)
+    ]
+    after = [
+        told(finding("audit_coverage", severity=Severity.MEDIUM, key=f"{VAULT}/{n}", principal=""))
+        for n in range(100, 2_000)
+    ]
+    bench = Bench()
+
+    bench.send(*before, told(low), *after)
+
+    standing = [document for document in bench.documents.values() if document["status"] == "open"]
+    assert [document["rule_id"] for document in standing] == ["match_ratio_low"]
+    assert standing[0]["facts"]["inhibits"] == "audit_coverage"
+    bench.state.cut()
+    [record] = [raw for key, raw in bench.state.dump().items() if key[1:].hex() == standing[0]["alert_id"]]
+    assert len(record) < 100_000
+
+
 def test_the_silence_of_another_vault_is_told() -> None:
     cut = finding("vault_logging_cut", severity=Severity.CRITICAL, key=VAULT, principal=STRANGER.principal)
     bench = Bench()

@@ -211,6 +211,27 @@ def test_a_reviewed_file_that_cannot_be_used_ends_a_replay(
     assert {path.name for path in (tmp_path / "out").iterdir()} == set()
 
 
+def test_a_line_of_an_access_says_what_a_diagnostic_setting_does_to_the_audit_log(tmp_path: Path) -> None:
+    resource = "/subscriptions/1/resourcegroups/r/providers/microsoft.keyvault/vaults/kv-prod"
+    logs = [{"category": "AuditEvent", "enabled": False}]
+    record = {
+        "time": "2026-11-16T02:41:07.1234567Z",
+        "resourceId": f"{resource}/providers/microsoft.insights/diagnosticsettings/all",
+        "operationName": "microsoft.insights/diagnosticSettings/write",
+        "category": "Administrative",
+        "resultType": "Success",
+        "properties": {"requestbody": {"properties": {"logs": logs}}},
+    }
+    (tmp_path / "logs.json").write_text(json.dumps(record))
+
+    run = keytrail("replay", "--vault-logs", "logs.json", "--out", "out", cwd=tmp_path)
+
+    (line,) = lines(tmp_path / "out" / "vault-access.ndjson")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert line["audit_log"] is False
+    assert summary(tmp_path / "out")["alerts"] == {"vault_logging_cut": 1}
+
+
 def test_without_batches_nothing_is_said_to_be_unaccounted(week: Path, tmp_path: Path) -> None:
     run = keytrail("replay", "--vault-logs", week / "vault-logs", "--out", "bare", cwd=tmp_path)
 
