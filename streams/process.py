@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import structlog
 
@@ -23,7 +23,7 @@ from streams.settings import Settings
 from streams.shell import KafkaShell
 from streams.statelog import StateLog
 from streams.statelog_kafka import KafkaStateLog
-from streams.watchdog import Watchdog
+from streams.watchdog import Ends, Watchdog
 from streams.web import Health, Web
 
 EXIT_DEAD: Final = 70
@@ -34,6 +34,16 @@ PULSE_WITHIN_S: Final = 30.0
 """The shell's clock ticks twenty times a second; a worker in which it has not for so long is not alive."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Application(Ends, Protocol):
+    """What brings messages and assignments to the shell."""
+
+    async def start(self) -> None:
+        """Join the group."""
+
+    async def stop(self) -> None:
+        """Leave it."""
 
 
 class Worker:
@@ -48,6 +58,7 @@ class Worker:
         die: Callable[[str], NoReturn],
         deliver: Deliver | None = None,
         delivered: Mapping[tuple[str, str], int] = MappingProxyType({}),
+        application: Callable[..., Application] = WorkerApp,
     ) -> None:
         self._settings = settings
         self._index = index
@@ -63,7 +74,7 @@ class Worker:
             die=die,
             deliver=deliver,
         )
-        self._app = WorkerApp(settings, self.shell, die=die)
+        self._app = application(settings, self.shell, die=die)
         self._watchdog = Watchdog(self._app, self.shell, die=die, monotonic=clock.monotonic)
         self.running: set[asyncio.Task[None]] = set()
         self.stopping = False
@@ -155,8 +166,8 @@ async def work(
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     try:
         await worker.web.start()
-    except OSError as problem:
-        _log.error("KEYTRAIL_WEB_HOST and KEYTRAIL_WEB_PORT cannot be had", problem=problem.strerror)
+    except OSError as taken:
+        _log.error("KEYTRAIL_WEB_HOST and KEYTRAIL_WEB_PORT cannot be had", problem=taken.strerror)
         raise SystemExit(EXIT_SETUP) from None
     await worker.start()
     stopping, failing = asyncio.create_task(told.wait()), asyncio.create_task(worker.failed())

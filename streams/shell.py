@@ -103,7 +103,13 @@ class KafkaShell:
         began = time.monotonic()
         self.let_go()
         limit = asyncio.Semaphore(OPEN_AT_ONCE)
-        opened = await asyncio.gather(*(self._open(key, log_starts[key], limit) for key in sorted(assigned)))
+        opened = [self._make(key) for key in sorted(assigned)]
+        try:
+            await asyncio.gather(*(self._open(owner, log_starts[owner.key], limit) for owner in opened))
+        except BaseException:  # the group may have moved on meanwhile
+            for owner in opened:
+                self._spawn(self._close(owner))
+            raise
         self.owners = {owner.key: owner for owner in opened}
         self.takeovers += 1
         _log.info("took over", partitions=len(opened), seconds=round(time.monotonic() - began, 3))
@@ -111,21 +117,22 @@ class KafkaShell:
             await self._check_log_start(owner, log_starts[owner.key])
             self._send_owed(owner)
 
-    async def _open(self, key: OwnerKey, log_start: int, limit: asyncio.Semaphore) -> PartitionOwner:
+    def _make(self, key: OwnerKey) -> PartitionOwner:
         topic, partition = key
+        return PartitionOwner(
+            self._steps[topic](partition),
+            partition,
+            log=self._state_log(topic, partition),
+            index=self._writer,
+            monotonic=self._clock.monotonic,
+            deliver=None if self._deliver is None else self._send_marked,
+            markers=topic in MARKED,
+        )
+
+    async def _open(self, owner: PartitionOwner, log_start: int, limit: asyncio.Semaphore) -> None:
         async with limit:
-            owner = PartitionOwner(
-                self._steps[topic](partition),
-                partition,
-                log=self._state_log(topic, partition),
-                index=self._writer,
-                monotonic=self._clock.monotonic,
-                deliver=None if self._deliver is None else self._send_marked,
-                markers=topic in MARKED,
-            )
             await owner.open(log_start)
-        self._backlog.late(key, self._clock.monotonic())
-        return owner
+        self._backlog.late(owner.key, self._clock.monotonic())
 
     async def _check_log_start(self, owner: PartitionOwner, log_start: int) -> None:
         """Stop where the log has deleted what was never applied: an audit gap is reported, never jumped over."""

@@ -69,8 +69,8 @@ class KafkaStateLog:
             max_request_size=MAX_REQUEST,
             max_batch_size=BATCH_BYTES,
         )
+        self._producer = producer  # first: what is cancelled while it starts is closed, too
         await producer.start()
-        self._producer = producer
         return await read(self._topic, self._partition, state, connection=self._connection)
 
     async def commit(self, changes: Sequence[Change], position: Position, outs: Sequence[Out]) -> None:

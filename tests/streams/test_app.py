@@ -1,9 +1,15 @@
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from streams.app import WorkerApp
 from streams.index.port import DocKind
 from streams.messages import FINDINGS, KEY_EVENTS
+from streams.process import Application
 from tests.streams.counting import DictIndex, totals
+from tests.streams.plain_app import PlainApp
 from tests.streams.working import committed, counted, fresh, send, until, working
 
 
@@ -49,7 +55,10 @@ async def test_what_an_absent_index_missed_is_written_by_the_next_worker(kafka: 
     assert deaths == []
 
 
-async def test_workers_that_come_and_go_under_load_apply_every_message_once(kafka: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("application", [WorkerApp, PlainApp])
+async def test_workers_that_come_and_go_under_load_apply_every_message_once(
+    kafka: str, tmp_path: Path, application: Callable[..., Application]
+) -> None:
     """Each rebalance makes every owner afresh and seeks every partition while messages flow."""
     settings, index, deaths = await fresh(kafka, tmp_path, partitions=4), DictIndex(), list[str]()
     sending = True
@@ -63,12 +72,12 @@ async def test_workers_that_come_and_go_under_load_apply_every_message_once(kafk
             sent += 120
             await asyncio.sleep(0.05)
 
-    async with working(settings, index, deaths) as stays:
+    async with working(settings, index, deaths, application) as stays:
         await until(lambda: len(stays.shell.owners) == 18)
         loading = asyncio.create_task(load())
         for number in range(3):
             own = settings.model_copy(update={"data_dir": tmp_path / f"visitor{number}"})
-            async with working(own, index, deaths) as visitor:
+            async with working(own, index, deaths, application) as visitor:
                 await until(lambda visitor=visitor: len(visitor.shell.owners) > 0)  # type: ignore[misc]
                 await asyncio.sleep(1.5)
             await until(lambda: len(stays.shell.owners) == 18)

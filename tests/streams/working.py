@@ -10,9 +10,10 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams import topics
+from streams.app import WorkerApp
 from streams.index.port import EventIndex
 from streams.messages import Step
-from streams.process import Worker
+from streams.process import Application, Worker
 from streams.settings import Settings
 from streams.topics import INPUTS
 from tests.streams.counting import CountingStep, totals
@@ -41,12 +42,17 @@ class Died(Exception):
 
 
 @asynccontextmanager
-async def working(settings: Settings, index: EventIndex, deaths: list[str]) -> AsyncIterator[Worker]:
+async def working(
+    settings: Settings,
+    index: EventIndex,
+    deaths: list[str],
+    application: Callable[..., Application] = WorkerApp,
+) -> AsyncIterator[Worker]:
     def die(reason: str) -> NoReturn:
         deaths.append(reason)
         raise Died(reason)
 
-    worker = Worker(settings, counting_steps(), index, die=die)
+    worker = Worker(settings, counting_steps(), index, die=die, application=application)
     await worker.web.start()
     await worker.start()
     try:
