@@ -44,7 +44,7 @@ def core_answers() -> Iterator[None]:
 
 
 def ask(work: "Callable[[CryptoCore], Coroutine[Any, Any, T]]") -> T:
-    """Ask the core something that leaves no event; nothing but the key store is opened."""
+    """Let the core do what leaves no event; nothing but the key store is opened."""
     return asyncio.run(_with_core(work, relays=False))
 
 
@@ -84,6 +84,8 @@ async def _with_core(work: "Callable[[CryptoCore], Coroutine[Any, Any, T]]", *, 
 
 
 async def _send(core: "CryptoCore") -> None:
+    if not await core.parts.read(core.parts.store.outbox, core.parts.service, 1):
+        return
     try:
         async with asyncio.timeout(RELAY_WITHIN_S):
             await core.open()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryptocore.terms import IncidentKind
-from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, act, ask, core_answers
+from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers
 from streams.commands.moments import moment_ms
 from streams.commands.terminal import console, fail, now_ms, print_json, print_table
 
@@ -90,7 +90,7 @@ def open_(
         "reported_ms": _ms(reported),
     }
     with core_answers():
-        found = act(
+        found = ask(
             lambda core: core.incidents().open(
                 kind, summary, **times, affected=affected, notify=notify, actor=actor, purpose=purpose
             )
@@ -136,7 +136,7 @@ def update(
     if change == Change():
         raise fail("nothing is changed: say what is new")
     with core_answers():
-        found = act(lambda core: core.incidents().update(ident, change, actor=actor, purpose=purpose))
+        found = ask(lambda core: core.incidents().update(ident, change, actor=actor, purpose=purpose))
     _print_one(found, as_json=as_json)
 
 
@@ -152,7 +152,7 @@ def close(
     """Close an incident of which nothing is owed any more."""
     a_person(actor)
     with core_answers():
-        found = act(lambda core: core.incidents().close(ident, note=note, actor=actor, purpose=purpose))
+        found = ask(lambda core: core.incidents().close(ident, note=note, actor=actor, purpose=purpose))
     _print_one(found, as_json=as_json)
 
 

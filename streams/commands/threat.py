@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryptocore.terms import ThreatLevel
-from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, act, ask, core_answers
+from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, ask, core_answers
 from streams.commands.moments import coming_ms
 from streams.commands.terminal import console, fail, now_ms, print_json
 
@@ -29,7 +29,7 @@ def set_(
     a_person(actor)
     until_ms = None if until is None else _moment(until)
     with core_answers():
-        found = act(
+        found = ask(
             lambda core: core.threats.set(level, reason=reason, until_ms=until_ms, actor=actor, purpose=purpose)
         )
     _print(found, as_json=as_json)
