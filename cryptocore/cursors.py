@@ -41,16 +41,25 @@ def read(name: str) -> Callable[[Connection], bytes]:
     return lambda connection: connection.execute(query).scalar() or START
 
 
-def move(name: str, cursor: bytes) -> Callable[[Connection], None]:
-    """Say that the work of this name has come so far."""
+def begin(name: str) -> Callable[[Connection], None]:
+    """Make the cursor of the work of this name, unless there is one; `StoreConflict`: somebody just made it."""
     if not 1 <= len(name) <= MAX_NAME:
         raise ConfigurationError(f"the name of a piece of work has 1 to {MAX_NAME} characters")
 
     def write(connection: Connection) -> None:
+        if connection.execute(select(WORK_CURSOR.c.name).where(WORK_CURSOR.c.name == name)).first() is None:
+            values = {"name": name, "cursor": START, "moved_ms": database_ms(connection)}
+            connection.execute(insert(WORK_CURSOR).values(**values))
+
+    return write
+
+
+def move(name: str, cursor: bytes) -> Callable[[Connection], None]:
+    """Say that the work of this name, which has begun, has come so far."""
+
+    def write(connection: Connection) -> None:
         values = {"cursor": cursor, "moved_ms": database_ms(connection)}
-        moved = connection.execute(update(WORK_CURSOR).where(WORK_CURSOR.c.name == name).values(**values))
-        if moved.rowcount == 0:
-            connection.execute(insert(WORK_CURSOR).values(name=name, **values))
+        connection.execute(update(WORK_CURSOR).where(WORK_CURSOR.c.name == name).values(**values))
 
     return write
 
@@ -63,7 +72,7 @@ def claim(
     Who dies with claimed items leaves them undone; whoever comes to the end looks from the start once more.
 
     Args:
-        name: of the work.
+        name: of the work, which has begun.
         find: the items behind a cursor, in its order.
         cursor_of: an item.
     """

@@ -6,6 +6,7 @@ the caller gets a new ciphertext.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
@@ -24,6 +25,7 @@ from cryptocore.importing import imported
 from cryptocore.keys import KeyAct, KeyState, permits
 from cryptocore.legacy import LegacyCipher
 from cryptocore.parts import Parts
+from cryptocore.store import StoreConflict
 
 BATCH: Final = 100
 """Rows whose events are made durable together: what a crash makes somebody do again."""
@@ -115,6 +117,8 @@ class Reencrypt:
             AuditUnavailable: events are not durable; likewise.
         """
         run, store = self._parts.keyring.run, self._parts.store
+        with contextlib.suppress(StoreConflict):
+            await run(store.transaction, cursors.begin(self._name))
         begin = await run(store.transaction, cursors.read(self._name))
         batch: list[Row] = []
         async for row in self._rows.after(begin.decode()):

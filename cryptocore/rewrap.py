@@ -6,6 +6,7 @@ target already is left alone, and a row that somebody else moved on is not touch
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -89,6 +90,8 @@ class Rewrap:
         Raises:
             CoreError: too many failures in a row; the last one's.
         """
+        with contextlib.suppress(StoreConflict):
+            await self._transaction(cursors.begin(self._name))
         total = await self._transaction(self._count)
         self._progress = Progress(total=total)
         # 1

@@ -111,7 +111,9 @@ async def test_deks_move_under_another_kek(core: CoreUnderTest) -> None:
 async def test_what_a_dead_process_claimed_is_found_in_the_look_from_the_start(core: CoreUnderTest) -> None:
     await keys(core, 4)
     core.wrapper.rotate()
-    core.store.transaction(cursors.move(f"rewrap/{testing.ALIAS}/{testing.ALIAS}/2", b"\xff" * 20))
+    name = f"rewrap/{testing.ALIAS}/{testing.ALIAS}/2"
+    core.store.transaction(cursors.begin(name))
+    core.store.transaction(cursors.move(name, b"\xff" * 20))
 
     assert (await core.rewrap(**ADMIN)).done == 4
 
@@ -245,6 +247,9 @@ def test_two_stores_share_one_cursor(tmp_path: Path) -> None:
     stores = [KeyStore(url, registry=registry) for _ in range(2)]
     items = [bytes([number]) for number in range(10)]
     claim = cursors.claim("work", lambda _, behind: [item for item in items if item > behind][:3], lambda item: item)
+
+    stores[0].transaction(cursors.begin("work"))
+    stores[1].transaction(cursors.begin("work"))
 
     claimed = [stores[turn % 2].transaction(claim) for turn in range(5)]
 
