@@ -1,6 +1,6 @@
 """The pages say what the code does: settings are all there, code blocks run, links lead somewhere."""
 
-import inspect
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from alerts.model import Command
-from cryptocore import errors
+from cryptocore import acting, errors, testing
+from cryptocore.contrib.answers import http_status
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
 from cryptocore.testing import register
@@ -147,8 +148,8 @@ async def test_the_shown_sync_and_middleware_act_as_whom_they_say(service_enviro
 
     async with names["testing"].core() as core:
         row: dict[str, Any] = {"id": "8f3c"}
-        app = names["ActorMiddleware"](handle, lambda scope: f"user:{scope['user']}")
-        await app({"type": "http", "user": "4711"}, None, None)
+        app = names["make_service"](handle, core)
+        await app({"type": "http", "state": {"user_id": "4711"}}, None, None)
         assert await names["nightly_sync"](core, [row], owner) == ["refresh-me"]
         encrypt, decrypt = (core.events.only(names["Operation"](act))[0] for act in ("encrypt", "decrypt"))
 
@@ -157,17 +158,56 @@ async def test_the_shown_sync_and_middleware_act_as_whom_they_say(service_enviro
     await from_env.close()
 
 
-def test_the_table_of_errors_has_every_error_that_a_call_can_raise() -> None:
-    table = "".join(line for line in (DOCS / "embedding.md").read_text().splitlines(True) if line.startswith("| `"))
-    branches = (errors.Denied, errors.Failed, errors.Misuse)
-    raised = [
-        name
-        for name, kind in inspect.getmembers(errors, inspect.isclass)
-        if any(kind in b.__subclasses__() for b in branches)
-    ]
+ERROR_ROW = re.compile(r"^\| `(\w+)` \| (yes|no) \| (.{20,}?) \| (\d{3}) \|$", re.MULTILINE)
+READERS_OWN = {"RecordInvalid", "BatchRejected"}
+"""Errors of whoever reads records and batches, which no call of a core raises."""
 
-    assert len(raised) >= 9
-    assert [name for name in raised if f"`{name}`" not in table] == []
+
+def errors_below(kind: type[errors.CoreError]) -> set[type[errors.CoreError]]:
+    below = {one for child in kind.__subclasses__() for one in errors_below(child) | {child}}
+    return {one for one in below if one.__module__ == errors.__name__}
+
+
+def made(kind: type[errors.CoreError], *, retryable: bool) -> errors.CoreError:
+    if issubclass(kind, errors.Failed):
+        return kind("text", retryable=retryable)
+    return kind("field", "problem") if issubclass(kind, errors.FormatError) else kind("text")
+
+
+async def test_the_ten_lines_of_the_readme_run(service_environment: None) -> None:
+    [block] = [text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "python"]
+    assert len(block.splitlines()) <= 10
+    first, rest = block.split("core = CryptoCore.from_env()", 1)
+    names: dict[str, Any] = {}
+    exec(compile(first + "core = CryptoCore.from_env()", "README.md", "exec"), names)
+    await names["core"].close()
+    names["token"] = b"refresh-me"
+    async with testing.core() as core:
+        with acting(actor="user:4711", purpose="sign-up"):
+            await core.create_key(names["Owner"].tenant("t-88", "crm"))
+            [event] = [await core.describe(names["Owner"].tenant("t-88", "crm"))]
+            await core.activate(event.key_id)
+        names["core"] = core
+        code = compile(rest, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(code, names)
+
+    assert names["token"] == b"refresh-me"
+    assert names["stored"] != b"refresh-me"
+
+
+def test_the_table_of_errors_is_the_tree_of_errors_with_what_each_says_and_answers() -> None:
+    rows = ERROR_ROW.findall((DOCS / "embedding.md").read_text())
+    branches = {errors.Denied, errors.Failed, errors.Misuse, errors.FormatError}
+    raised = {kind for kind in errors_below(errors.CoreError) - branches if kind.__name__ not in READERS_OWN}
+    expected = {
+        (kind.__name__, "yes" if error.retryable else "no", str(http_status(error)))
+        for kind in raised
+        for error in (made(kind, retryable=True), made(kind, retryable=False))
+    }
+
+    assert len(expected) >= 15
+    assert {(name, retryable, status) for name, retryable, _, status in rows} == expected
+    assert len(rows) == len(expected)
 
 
 # --- operations ------------------------------------------------------------------------------------------------------
