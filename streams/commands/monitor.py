@@ -1,10 +1,16 @@
 """`keytrail worker` and `keytrail topics`: the monitor on Kafka and Elasticsearch."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
-from streams.commands.terminal import NOT_ALL_WELL, complaint, needs, plainly, settings
+from streams.commands.terminal import NOT_ALL_WELL, complaint, fail, needs, plainly, settings
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
 
 topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 
@@ -15,8 +21,26 @@ def worker() -> None:
     chosen = settings()
     from streams import worker as running
 
-    with plainly(kafka=chosen.kafka_bootstrap):
+    with plainly(kafka=chosen.kafka_bootstrap), _reviewed_files(chosen):
         running.run(chosen)
+
+
+@contextmanager
+def _reviewed_files(chosen: "Settings") -> Iterator[None]:
+    """Name the file that cannot be used: there are three, and each says only which field is wrong."""
+    from cryptocore.errors import RegistryInvalid
+    from streams.allowed import AllowedInvalid
+    from streams.feeds.vaults import VaultsInvalid
+
+    try:
+        yield
+    except RegistryInvalid as problem:
+        said = f"{chosen.sources_file} is no registry of signers that can be used (KEYTRAIL_SOURCES_FILE): {problem}"
+        raise fail(said) from None
+    except VaultsInvalid as problem:
+        raise fail(f"{chosen.vaults_file} (KEYTRAIL_VAULTS_FILE): {problem}") from None
+    except AllowedInvalid as problem:
+        raise fail(f"{chosen.allowed_file} (KEYTRAIL_ALLOWED_FILE): {problem}") from None
 
 
 @topics.command()

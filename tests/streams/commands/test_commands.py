@@ -75,8 +75,21 @@ def test_a_worker_with_an_unusable_registry_ends_with_the_field_that_is_wrong(tm
     result = run("worker", KEYTRAIL_SOURCES_FILE=str(registry))
 
     assert result.exit_code == WRONG_USE
-    assert "keytrail: " in result.stderr
+    assert f"keytrail: {registry} is no registry of signers" in result.stderr
+    assert "file.v: missing" in result.stderr
     assert isinstance(result.exception, SystemExit), "no traceback"
+
+
+@pytest.mark.parametrize("variable", ["KEYTRAIL_VAULTS_FILE", "KEYTRAIL_ALLOWED_FILE"])
+def test_a_worker_names_the_reviewed_file_that_it_cannot_use(tmp_path: Path, variable: str) -> None:
+    assert run("sources", "init", "--out", str(tmp_path / "dev"), "--service", "billing").exit_code == 0
+    (tmp_path / "file.toml").write_text("nonsense")
+    files = {"KEYTRAIL_SOURCES_FILE": str(tmp_path / "dev" / "sources.json"), variable: str(tmp_path / "file.toml")}
+
+    result = run("worker", **files)
+
+    assert result.exit_code == WRONG_USE
+    assert f"keytrail: {tmp_path / 'file.toml'} ({variable}): file: not TOML" in result.stderr
 
 
 def test_a_feed_that_is_not_configured_names_the_variable(tmp_path: Path) -> None:
