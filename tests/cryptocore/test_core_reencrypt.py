@@ -139,7 +139,7 @@ async def test_a_row_that_does_not_open_is_named_and_the_rest_goes_on(core: Core
 
     assert (done.progress.done, done.failed) == (2, ("0000", "0002"))
     refused = [event.reason for event in core.events.only(Operation.REENCRYPT) if event.outcome is Outcome.FAILED]
-    assert refused == [Reason.BAD_TAG, Reason.PARSE_ERROR]
+    assert sorted(map(str, refused)) == ["bad_tag", "parse_error"]
 
 
 async def test_without_a_durable_event_no_row_gets_its_new_ciphertext(core: CoreUnderTest) -> None:
