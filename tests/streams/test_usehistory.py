@@ -35,9 +35,6 @@ async def test_each_service_and_operation_is_told_with_the_shortest_time_that_sh
         event(Operation.DECRYPT, at_ms=NOW_MS, key_id="ab" * 16),
         event(Operation.SUSPEND, at_ms=NOW_MS, revision=3),
     ]
-        event(Operation.DECRYPT, at_ms=NOW_MS, key_id="ab" * 16),
-        event(Operation.SUSPEND, at_ms=NOW_MS, revision=3),
-    ]
     monitor.take(billing.open(), billing.seal(*uses, *calls, *others))
     monitor.take(crm.open(), crm.seal(event(Operation.ENCRYPT, at_ms=NOW_MS, service="crm")))
     index = EmbeddedIndex(tmp_path / "index.sqlite")
