@@ -6,11 +6,15 @@ still to come. Processes of which only claims are known hold judgement up too, u
 
 from collections import defaultdict
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from alerts.thresholds import HOUR_MS
 from streams.correlate import Claim, Progress
 from streams.joinstate import InstanceState
 from streams.state import Kind, State
+
+WAIT_MS: Final = 6 * HOUR_MS
+"""How far back a record may be dated and still be judged by progress; an older one is judged by the clock alone."""
 
 
 class Heard(NamedTuple):
@@ -81,6 +85,7 @@ class SourceProgress:
         if now_ms - self._pruned_ms < self._keep_ms // 4:
             return []
         self._pruned_ms = now_ms
+        self._stop_waiting(now_ms - WAIT_MS)
         released: list[bytes] = []
         for ident in state.idents(Kind.SOURCE):
             known = state.get(Kind.SOURCE, ident, InstanceState)
@@ -91,6 +96,15 @@ class SourceProgress:
             self._silent[known.source].pop(ident, None)
             released += self._released(known.source)
         return released
+
+    def _stop_waiting(self, before_ms: int) -> None:
+        """Let go of records that the clock has judged long ago: a source may never be heard again."""
+        for source in list(self._waiting):
+            waiting = self._waiting[source]
+            while waiting and waiting[0][0] < before_ms:
+                heappop(waiting)
+            if not waiting:
+                del self._waiting[source]
 
     def _keep(self, ident: bytes, record: InstanceState, state: State) -> None:
         state.put(Kind.SOURCE, ident, record)

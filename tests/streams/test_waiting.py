@@ -5,6 +5,8 @@ from msgspec.structs import replace
 from alerts.model import FindingMessage, FindingResolved
 from alerts.thresholds import HOUR_MS, MINUTE_MS, SECOND_MS
 from streams.correlate import Use
+from streams.progress import SourceProgress
+from streams.state import State
 from tests.streams.join_bench import BILLING, OTHER, STRANGER, T0, Bench, outcome, progress, request_id, use
 from tests.streams.test_triage import Bench as Triage
 
@@ -175,6 +177,17 @@ def test_a_restart_in_the_middle_of_an_outage_changes_nothing() -> None:
 
     assert restarted.standing() == calm.standing()
     assert _told(restarted) == _told(calm)
+
+
+def test_what_waits_for_a_source_that_is_never_heard_again_is_let_go() -> None:
+    state, waits = State(), SourceProgress(slack_ms=2 * MINUTE_MS, keep_ms=HOUR_MS)
+    for number in range(1_000):
+        waits.wait("billing", T0 + number, b"%d" % number)
+    waits.wait("billing", T0 + 6 * HOUR_MS, b"young")
+
+    waits.prune(T0 + 7 * HOUR_MS, state)
+
+    assert waits.advance(progress(T0 + 8 * HOUR_MS), T0 + 7 * HOUR_MS, state) == [b"young"]
 
 
 def _told(bench: Bench) -> dict[str, tuple[int, int]]:
