@@ -214,19 +214,19 @@ class KeysStep:
     def _take_lines(self, turn: Turn, opened: OpenedBatch, batch: Batch) -> None:
         """Take the lines in their order; runs of plain uses go the short way."""
         fragment = documents.batch_fragment(opened.seal, opened.digest, batch.append_ms, opened.suspect)
-        meter, out_of_range = turn.meter, ""
-        place, end = 0, len(opened.read)
+        meter, taken, out_of_range = turn.meter, turn.effects.documents, ""
+        lines = zip(opened.read, opened.raw_lines, strict=True)
         while True:
-            start, place = place, take_plain(opened, place, batch, fragment, self._limits)
-            meter.events += place - start
-            if place == end:
+            before = len(taken)
+            left = take_plain(lines, batch, fragment, self._limits)
+            meter.events += len(taken) - before
+            if left is None:
                 break
-            raw, read = opened.raw_lines[place], opened.read[place]
+            read, raw = left
             line = decode_line(raw) if isinstance(read, PlainUse) else read
-            place += 1
             document = self._take_line(turn, opened, batch, fragment, line, raw)
             if document is not None:
-                turn.effects.documents.append(document)
+                taken.append(document)
                 if document.day_ms == documents.OUT_OF_RANGE:
                     out_of_range = out_of_range or line.id
         if out_of_range:

@@ -7,7 +7,7 @@ other lines are the caller's. That both ways come to the same is tested over any
 
 from binascii import unhexlify
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct as Layout
 from typing import Final, TypeVar, cast
@@ -16,9 +16,8 @@ from msgspec import Struct
 
 from alerts import rules
 from alerts.thresholds import Limits
-from cryptocore.batch import OpenedBatch
 from cryptocore.events import AuditEvent, Operation, Outcome, decode_line
-from cryptocore.plain_uses import MAX_REMEMBERED, PlainUse
+from cryptocore.plain_uses import MAX_REMEMBERED, PlainUse, ReadLine
 from streams.index.documents import DAY_MS, FUTURE_MS, PAST_MS, BatchFragment, event_head
 from streams.index.port import DocKind, Document
 from streams.key_history import COUNTED, PACKED_ACT, PACKED_KEY, PACKED_WHO, KeyHistory, pack_use
@@ -70,12 +69,12 @@ _callers: dict[bytes, _Caller] = {}
 
 
 def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
-    opened: OpenedBatch, start: int, batch: Batch, fragment: BatchFragment, limits: Limits
-) -> int:
-    """Take plain uses from line `start` on; return the place of the first line that is not taken.
+    lines: Iterator[tuple[ReadLine, bytes]], batch: Batch, fragment: BatchFragment, limits: Limits
+) -> tuple[ReadLine, bytes] | None:
+    """Take plain uses until a line must go the long way; return that line, or None when there is none left.
 
     The hot path, and one function because a call costs as much as most of its lines: nine of ten lines of a fleet are
-    read, held against their key's history, remembered and made a document in here.
+    held against their key's history, remembered and made a document in here.
 
     1. Where nothing can be taken this way.
     2. The time is believed, for the trail and for the document's day.
@@ -83,12 +82,11 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     4. The key, its version and its tenant are known, and the use is what was expected.
     5. From here on things change: the count, the last uses, the document.
     """
-    lines, raw_lines = opened.read, opened.raw_lines
     # 1
     earliest_ms, latest_ms, append_ms = batch.earliest_ms, batch.latest_ms, batch.append_ms
     kept_days = append_ms - PAST_MS <= earliest_ms and latest_ms < append_ms + FUTURE_MS
     if batch.suspect or not kept_days or not rules.is_ordinary(_SUCCEEDED, None):
-        return start
+        return next(lines, None)
     service, decoys = batch.source.encode(), {key_id.encode() for key_id in limits.decoy_keys}
     acts = {operation: _acts.get((batch.source, operation)) for operation in (Operation.ENCRYPT, Operation.DECRYPT)}
     records = batch.state.records(Kind.KEY)
@@ -97,16 +95,16 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     day_ms = earliest_ms - earliest_ms % DAY_MS
     midnight_ms = day_ms + DAY_MS
     join, subjects, callers = b"".join, _subjects, _callers
-    for place in range(start, len(lines)):
-        use = lines[place]
+    for line in lines:
+        use, raw = line
         if type(use) is not PlainUse:
-            return place
+            return line
         # 2
         occurred_ms = use.occurred_ms
         if not earliest_ms <= occurred_ms <= latest_ms:
-            return place
+            return line
         # 3
-        raw, operation = raw_lines[place], use.operation
+        operation = use.operation
         act, subject, caller = acts[operation], subjects.get(use.subject), callers.get(use.caller)
         if act is None or subject is None or caller is None:
             act, subject, caller = _learn(use, raw)
@@ -115,18 +113,18 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
         ident = unhexlify(use.key_id)
         history = live.get(ident) or records.get(ident, KeyHistory)
         if history is None or not history.tenant:
-            return place
+            return line
         number = subject.version
         for version in history.versions:
             if version.version == number:
                 break
         else:
-            return place
+            return line
         if version.revoked_ms is not None or (decoys and use.key_id in decoys):
-            return place
+            return line
         revision = subject.revision
         if version.revision != revision and (version.revision or version.used < revision):
-            return place
+            return line
         # 5
         try:
             history.counts[act.counted] += 1
@@ -154,7 +152,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
         ))  # fmt: skip
         day = day_ms if occurred_ms < midnight_ms else midnight_ms
         documents.append(_document((_EVENT, use.id.decode(), body, day, 0, None)))
-    return len(lines)
+    return None
 
 
 def _learn(use: PlainUse, raw: bytes) -> tuple[_Act, _Subject, _Caller]:
