@@ -26,6 +26,10 @@ class Read:
         """Give the database's time: what it was when asked, and what went by since, rounded up."""
         return self.database_ms + int((monotonic - self.monotonic) * 1000 + 1)
 
+    def is_over(self, monotonic: float) -> bool:
+        """Say whether the token's time is over."""
+        return self.row is not None and self.now_ms(monotonic) >= self.row.info.expires_ms
+
 
 def living(read: Read, monotonic: float) -> TokenRow:
     """Give the row of a token that may be used.
@@ -38,7 +42,7 @@ def living(read: Read, monotonic: float) -> TokenRow:
         raise Refusal(Outcome.DENIED, Reason.UNKNOWN_KEY, AccessDenied, "the owner has no such token")
     if row.info.ended_as is not None:
         raise over(row.info, f"was {row.info.ended_as}")
-    if read.now_ms(monotonic) >= row.info.expires_ms:
+    if read.is_over(monotonic):
         raise over(row.info, "is past its expiry")
     return row
 

@@ -74,7 +74,10 @@ class TokenVault:
             read = await self._read(owner, token_id)
             check_expiry(read, expires_at_ms, self._monotonic())
             if read.row is not None and read.row.info.ended_ms is None:
-                raise no_arrow("there is such a token; regenerate replaces it")
+                if not read.is_over(self._monotonic()):
+                    raise no_arrow("there is such a token; regenerate replaces it")
+                await self._endings.one(Operation.TOKEN_EXPIRE, owner, subject, reason=KeyReason.SCHEDULED)
+                read = await self._read(owner, token_id)
             planned = next_generation(owner, token_id, read, expires_at_ms)
             row = await self._encrypted(planned, value, subject, create_missing=create_missing)
             await self._write(Operation.TOKEN_STORE, row, subject)

@@ -164,6 +164,18 @@ async def test_a_token_cannot_be_used_once_its_time_is_over(core: CoreUnderTest,
     assert core.events.only(Operation.TOKEN_USE)[-1].reason is Reason.KEY_STATE
 
 
+async def test_a_token_that_expired_and_is_still_there_makes_way_for_a_new_one(
+    core: CoreUnderTest, vault: TokenVault
+) -> None:
+    await kept(core, vault, expires_at_ms=now_ms(core) + 1_000)
+    await pass_time(core, 1_100)
+
+    assert (await kept(core, vault, value=b"new")).generation == 2
+    assert await vault.use(CRM, "access") == b"new"
+    assert [one.ended_as for one in await vault.tokens(ended=True)] == [Ended.EXPIRED]
+    assert len(told(core, Operation.TOKEN_EXPIRE)) == 1
+
+
 async def test_a_token_whose_time_is_over_is_not_stored(core: CoreUnderTest, vault: TokenVault) -> None:
     with pytest.raises(InvalidTransition, match="over already"):
         await kept(core, vault, expires_at_ms=now_ms(core))
