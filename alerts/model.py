@@ -370,7 +370,7 @@ class Notification(Struct, frozen=True, kw_only=True):
 
     id: str
     alert_id: str
-    kind: str  # opened | worse | resolved
+    kind: str  # opened | worse | resolved | canary
     severity: Severity
     subject: str
     text: str

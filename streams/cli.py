@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.commands.baselines import baselines
+from streams.commands.canary import canary
 from streams.commands.doctor import doctor
 from streams.commands.drain import drain
 from streams.commands.feeds import vault_feed
@@ -54,6 +55,7 @@ app.add_typer(threat, name="threat")
 app.add_typer(incidents, name="incidents")
 app.command()(worker)
 app.command()(drain)
+app.command()(canary)
 app.command()(doctor)
 app.command()(reindex)
 

@@ -7,6 +7,9 @@ import structlog
 
 from alerts.delivery import DeliveryFailed, Notifier
 from alerts.model import Notification
+from streams import canaries
+
+NOWHERE = "nowhere"
 
 _log = structlog.get_logger(__name__)
 
@@ -28,16 +31,23 @@ class LogNotifier:
 class Deliveries:
     """Sends to every channel; one that failed is tried again without the others being told twice."""
 
-    def __init__(self, channels: Mapping[str, Notifier]) -> None:
+    def __init__(self, channels: Mapping[str, Notifier], *, canary: Notifier | None = None) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         """Notifications by (channel, "taken" or "failed")."""
         self._channels = dict(channels)
+        self._canary = {} if canary is None else {canaries.KIND: canary}
         self._took: dict[str, set[str]] = {}
 
     async def send(self, notification: Notification) -> tuple[str, ...]:
-        """Returns the channels that have it, all of them; empty while one does not."""
+        """Returns the channels that have it, all of them; empty while one does not.
+
+        A canary goes to its own route only, and nowhere where there is none.
+        """
+        channels = self._canary if notification.kind == canaries.KIND else self._channels
+        if not channels:
+            return (NOWHERE,)
         took = self._took.setdefault(notification.id, set())
-        for name, notifier in self._channels.items():
+        for name, notifier in channels.items():
             if name in took:
                 continue
             try:
@@ -48,7 +58,7 @@ class Deliveries:
             else:
                 self.counts[name, "taken"] += 1
                 took.add(name)
-        if len(took) < len(self._channels):
+        if len(took) < len(channels):
             return ()
         del self._took[notification.id]
-        return tuple(self._channels)
+        return tuple(channels)

@@ -59,6 +59,16 @@ class Settings(BaseSettings):
     apprise_urls: tuple[SecretStr, ...] = ()
     """A JSON list; each names a chat, mail or paging service in Apprise's way."""
 
+    # The canary (docs/operations.md): from the monitor to the canary, and from the canary to somebody outside
+    canary_route: HttpUrl | None = None
+    """Where workers deliver canaries: the canary's own address, as workers reach it."""
+    canary_secret: SecretStr | None = None
+    canary_beat_url: HttpUrl | None = None
+    """Called by the canary while every part answers: a dead man's switch outside."""
+    canary_host: str = "127.0.0.1"
+    canary_port: int = Field(default=6067, ge=0, le=65535)
+    canary_every_s: float = Field(default=60, ge=1, le=600)
+
     # The process
     production: bool = False
     """In earnest: `keytrail doctor` then wants what a trial may lack."""
@@ -87,6 +97,8 @@ class Settings(BaseSettings):
             )
         if (self.webhook_url is None) != (self.webhook_secret is None):
             raise ValueError("KEYTRAIL_WEBHOOK_URL and KEYTRAIL_WEBHOOK_SECRET come together: deliveries are signed")
+        if self.canary_route is not None and self.canary_secret is None:
+            raise ValueError("KEYTRAIL_CANARY_ROUTE needs KEYTRAIL_CANARY_SECRET: deliveries are signed")
         return self
 
     def topic(self, name: str) -> str:

@@ -17,7 +17,7 @@ from alerts.lifecycle import Alert
 from alerts.model import Command, Finding, FindingMessage, FindingResolved, Notification
 from alerts.thresholds import Limits
 from cryptocore.clock import rfc3339_ms
-from streams import rejected
+from streams import canaries, rejected
 from streams.index.documents import alert_document
 from streams.index.port import Document
 from streams.messages import FINDINGS, Effects, Message
@@ -84,7 +84,10 @@ class TriageStep:
             rejected.reject(message, "message_invalid", "value", "no message of findings", now_ms, effects)
             return
         if isinstance(taken, FindingMessage):
-            self._take_finding(taken, now_ms, state, effects)
+            if canaries.is_canary(taken):
+                canaries.take(taken, state)
+            else:
+                self._take_finding(taken, now_ms, state, effects)
         elif isinstance(taken, FindingResolved):
             self._take_retraction(taken, now_ms, state, effects)
         else:
@@ -132,7 +135,7 @@ class TriageStep:
             alert = state.get(Kind.ALERT, ident, Alert)
             if alert is not None:
                 notifications += [_notification(alert, owed) for owed in alert.owed]
-        return notifications
+        return notifications + canaries.owed(state)
 
     def delivered(
         self,
@@ -143,6 +146,8 @@ class TriageStep:
         channels: tuple[str, ...] = ("",),
     ) -> None:
         """Note that a notification got through; an id that is not owed any more changes nothing."""
+        if canaries.delivered(notification_id, state):
+            return
         alert_id, _, ordinal = notification_id.partition("-")
         ident = bytes.fromhex(alert_id)  # an id of ours: `owed` made it
         alert = state.get(Kind.ALERT, ident, Alert)

@@ -28,7 +28,7 @@ def run(settings: Settings) -> None:
         RegistryInvalid, VaultsInvalid, AllowedInvalid: one of the reviewed files cannot be used.
         SystemExit: 2 when the topics are not as they must be.
     """
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     pipeline = pipeline_of(settings)
     asyncio.run(_run(settings, pipeline))
 
@@ -49,7 +49,7 @@ def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
 
 
 async def _run(settings: Settings, pipeline: Mapping[str, StepFactory]) -> None:
-    deliveries = Deliveries(channels(settings))
+    deliveries = Deliveries(channels(settings), canary=canary_route(settings))
     await work(settings, pipeline, open_index(settings), deliver=deliveries.send, delivered=deliveries.counts)
 
 
@@ -65,6 +65,14 @@ def channels(settings: Settings) -> dict[str, Notifier]:
     return made
 
 
+def canary_route(settings: Settings) -> Notifier | None:
+    """Make the way of the canary; one attempt, since the next canary comes in a minute."""
+    if settings.canary_route is None or settings.canary_secret is None:
+        return None
+    secret = settings.canary_secret.get_secret_value().encode()
+    return WebhookNotifier(str(settings.canary_route), secret=secret, clock=SystemClock(), attempts=1)
+
+
 def open_index(settings: Settings) -> ElasticIndex:
     """Connect to Elasticsearch as the settings say; the first call decides whether it answers."""
     key = settings.elasticsearch_api_key
@@ -77,7 +85,8 @@ def open_index(settings: Settings) -> ElasticIndex:
     )
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """Log as JSON lines; libraries only what is a warning."""
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for talkative in ("elastic_transport", "httpx", "aiokafka", "faust", "mode"):
         logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))

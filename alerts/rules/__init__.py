@@ -7,6 +7,7 @@ from alerts.conduct import Challenges, Conduct
 from alerts.detection import Detection
 from alerts.model import Finding, KekAccess, KekAct, KekUse, KeyUse, KeyView, RecentUse, VaultAccess
 from alerts.rules import (
+    canary,
     crypto_failures,
     decoy_key_use,
     denied_burst,
@@ -28,6 +29,7 @@ from cryptocore.vocabulary import Outcome
 ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),
     Detection(decoy_key_use.RULE, KeyUse, decoy_key_use.evaluate, decoy_key_use.EXAMPLES),
+    Detection(canary.RULE, KeyUse, canary.evaluate, canary.EXAMPLES),
     Detection(crypto_failures.RULE, KeyUse, crypto_failures.evaluate, crypto_failures.EXAMPLES),
     Detection(unaccounted_kek_access.RULE, KekUse, unaccounted_kek_access.evaluate, unaccounted_kek_access.EXAMPLES),
     Detection(kek_administration.RULE, KekAct, kek_administration.evaluate, kek_administration.EXAMPLES),

@@ -7,6 +7,7 @@ from typing import Final
 
 from alerts.examples import earlier, fires, key_use, key_view, silent
 from alerts.model import Evidence, Finding, KeyUse, RecentUse, Rule, Scope, Severity
+from alerts.rules import canary
 from alerts.thresholds import HOUR_MS, MINUTE_MS, SECOND_MS, Limits
 from alerts.words import duration, short_id
 from cryptocore.events import Operation, Outcome, Reason
@@ -34,6 +35,8 @@ _VAULT_AWAY: Final = frozenset({Reason.VAULT_THROTTLED, Reason.VAULT_UNREACHABLE
 def evaluate(use: KeyUse, limits: Limits) -> Finding | None:
     """Report a failure that is one of at least `limits.failures` within `limits.failures_window_ms`."""
     if use.outcome not in _BAD or use.operation not in _COUNTED or _is_revocation_at_work(use, use.reason):
+        return None
+    if use.service == canary.SOURCE:
         return None
     others = {
         past.event_id: past
@@ -115,6 +118,16 @@ EXAMPLES = (
             Outcome.FAILED,
             reason="vault_throttled",
             recent=earlier(12, every_ms=SECOND_MS, operation=Operation.UNWRAP, reason="vault_throttled"),
+        ),
+    ),
+    silent(
+        "the canary, which is refused every minute",
+        key_use(
+            Operation.REENCRYPT,
+            Outcome.DENIED,
+            reason="key_state",
+            service=canary.SOURCE,
+            failed=earlier(12, every_ms=MINUTE_MS, outcome=Outcome.DENIED, reason="key_state"),
         ),
     ),
     silent(
