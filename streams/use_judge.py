@@ -145,7 +145,7 @@ class UseJudge:
         While its source is behind it is a hit of that, and only then one of its own.
         """
         use = known.use
-        waits = waiting.waits(use)
+        waits = waiting.waits(use, known.judged_ms, self._limits)
         unexplained = use.status in {KekUseStatus.UNACCOUNTED, KekUseStatus.UNEXPLAINED}
         kept = []
         for hit in known.counted:

@@ -4,8 +4,8 @@ When a service does not reach Kafka, the vault's log goes on and every use of a 
 a while. That says something about what can be seen, and nothing about the uses. So until the last word on a use, it is
 a hit of the one finding `pending_source`, and is taken back when the service caught up, or with the last word.
 
-Not so where no event can be on its way: a use that carries the id of another call was copied; and a service of which no
-process is known to run, silent or not, has nothing to send.
+Not so where no event can be on its way: a use that carries the id of another call was copied; a service of which no
+process is known to run, silent or not, has nothing to send; and one that reports in time is not behind.
 """
 
 from typing import Final
@@ -19,10 +19,17 @@ from alerts.words import duration
 _NO_EVENT: Final = "no_event"
 
 
-def waits(use: KekUse) -> bool:
-    """Say whether an unaccounted use may still be explained by its source, which is behind."""
+def waits(use: KekUse, judged_ms: int, limits: Limits) -> bool:
+    """Say whether an unaccounted use may still be explained by its source, which is behind.
+
+    A source that reports as it should is a heartbeat behind when a use is judged for the first time. Such a use is told
+    at once as what it is: the last word is a matter of seconds.
+    """
     provisional = use.status is KekUseStatus.UNACCOUNTED and not use.final
-    return provisional and use.reason == _NO_EVENT and bool(use.source) and bool(use.behind_ms)
+    if not provisional or use.reason != _NO_EVENT or not use.source or not use.behind_ms:
+        return False
+    passed_ms = use.time_us // 1000 + limits.join_slack_ms - use.behind_ms
+    return judged_ms - passed_ms >= limits.heartbeat_ms * limits.silent_heartbeats
 
 
 def finding(use: KekUse, limits: Limits) -> Finding:

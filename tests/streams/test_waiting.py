@@ -138,6 +138,19 @@ def test_a_second_outage_opens_the_same_alert_again() -> None:
 # What never waits
 
 
+def test_a_theft_under_the_identity_of_a_service_that_reports_in_time_is_one_alert_and_no_other() -> None:
+    bench = Bench()
+    for second in range(0, 600, 30):
+        bench.now_ms = T0 + second * SECOND_MS
+        bench.send(progress(bench.now_ms - 2 * SECOND_MS))
+        if second == 30:
+            bench.send(use("stolen", T0 + 5 * SECOND_MS, correlation="unheard-of"))
+        bench.wait(29 * SECOND_MS, step_ms=SECOND_MS)
+
+    assert bench.verdict("stolen") == ("unaccounted", None, "no_event")
+    assert [alert["rule_id"] for alert in alerts(bench)] == ["unaccounted_kek_access"]
+
+
 def test_a_stranger_and_another_source_alert_while_one_source_is_behind() -> None:
     bench = behind()
 
