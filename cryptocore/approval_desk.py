@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select
 
-from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval, Verified, two_people
+from cryptocore.approval_pairs import Verified, two_people
+from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.audit import Refusal
 from cryptocore.errors import AccessDenied
 from cryptocore.events import KeyRef, Outcome, Reason

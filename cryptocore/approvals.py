@@ -1,13 +1,12 @@
 """Approvals: what two people must sign before what cannot be undone is done.
 
 An approval is 125 bytes and a signature, and names exactly what it allows: for a key, the very record that the approver
-saw. Pure; where approvals are asked for, who counts the nonce and whose clock judges is in approval_desk.py.
+saw. Whom to believe is in approval_pairs.py; where approvals are used, in approval_desk.py.
 """
 
 import base64
 import binascii
 import struct
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -18,15 +17,11 @@ import msgspec
 from cryptocore.envelope import KEY_ID_SIZE, MAX_KEY_VERSION
 from cryptocore.errors import FormatError
 from cryptocore.records import MAX_INTEGER, KeyRecord, SignedRecord
-from cryptocore.registry import Registry, Role
-from cryptocore.signing import APPROVAL, SIGNATURE_SIZE, SIGNER_ID_SIZE, SignatureInvalid, Signer, verify
+from cryptocore.signing import APPROVAL, SIGNER_ID_SIZE, Signer
 
 SIZE: Final = 125
 NONCE_SIZE: Final = 16
 SUBJECT_SIZE: Final = 32
-PEOPLE: Final = 2
-"""How many different persons must have signed."""
-
 _FORMAT: Final = struct.Struct(">16sB16sIQ32sQQ16s16s")
 _NO_KEY: Final = bytes(KEY_ID_SIZE)
 
@@ -234,91 +229,6 @@ def sign_approval(approval: Approval, signer: Signer) -> SignedApproval:
         raise ApprovalInvalid("signer_id", "not that of the signer")
     raw = approval.encode()
     return SignedApproval(raw, signer.sign(APPROVAL, raw))
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """An approval that is believed, and the person who gave it."""
-
-    approval: Approval
-    signed: SignedApproval
-    person: str
-
-
-def verify_approval(signed: SignedApproval, registry: Registry, *, at_ms: int) -> Verified:
-    """Read an approval and believe it.
-
-    1. It parses, and was made for this deployment.
-    2. Its signer is a registered person with role `approve` at `at_ms`, whose key was not in other hands by then.
-    3. The signature holds.
-    4. `at_ms` lies within its times.
-
-    The caller still owes: that it allows this very act, the other person, and that its nonce was not used.
-
-    Args:
-        signed: as carried.
-        registry: of this deployment.
-        at_ms: by a clock that nobody's process sets: the database's, or the broker's append time.
-
-    Raises:
-        ApprovalInvalid: names the field.
-    """
-    # 1
-    approval = Approval.decode(signed.approval)
-    if approval.deployment != registry.deployment:
-        raise ApprovalInvalid("deployment", "not this deployment")
-    # 2
-    entry = registry.get(approval.signer_id)
-    if entry is None or not entry.usable(Role.APPROVE, at_ms) or entry.person is None:
-        raise ApprovalInvalid("signer_id", "not registered to approve at that time")
-    if entry.suspect(at_ms):
-        raise ApprovalInvalid("signer_id", "its key was in other hands at that time")
-    # 3
-    if len(signed.signature) != SIGNATURE_SIZE:
-        raise ApprovalInvalid("sig", f"not {SIGNATURE_SIZE} bytes")
-    try:
-        verify(entry.public_key, APPROVAL, signed.approval, signed.signature)
-    except SignatureInvalid:
-        raise ApprovalInvalid("sig", "does not hold") from None
-    # 4
-    if not approval.not_before_ms <= at_ms < approval.expires_ms:
-        raise ApprovalInvalid("expires_ms", "not valid at that time")
-    return Verified(approval, signed, entry.person)
-
-
-def two_people(
-    approvals: Sequence[SignedApproval], registry: Registry, *, action: Action, at_ms: int
-) -> tuple[Verified, ...]:
-    """Check that two different people allow one and the same act.
-
-    Raises:
-        ApprovalInvalid: one of them is not believed, they differ in what they allow, or one person gave both.
-    """
-    verified = tuple(verify_approval(signed, registry, at_ms=at_ms) for signed in approvals)
-    if len(verified) != PEOPLE:
-        raise ApprovalInvalid("approval", f"{PEOPLE} are needed")
-    if any(one.approval.action is not action for one in verified):
-        raise ApprovalInvalid("action", f"not {action.name.lower()}")
-    if len({one.approval.names for one in verified}) != 1:
-        raise ApprovalInvalid("subject_sha256", "they approve different things")
-    if len({one.person.casefold().strip() for one in verified}) != PEOPLE:
-        raise ApprovalInvalid("person", "both are the same person's")
-    if len({one.approval.nonce for one in verified}) != PEOPLE:
-        raise ApprovalInvalid("nonce", "both have the same")
-    return verified
-
-
-def by_key(approvals: Iterable[SignedApproval]) -> dict[tuple[bytes, int], list[SignedApproval]]:
-    """Sort approvals by the key version they name.
-
-    Raises:
-        ApprovalInvalid: one does not parse.
-    """
-    sorted_out: dict[tuple[bytes, int], list[SignedApproval]] = {}
-    for signed in approvals:
-        approval = Approval.decode(signed.approval)
-        sorted_out.setdefault((approval.key_id, approval.key_version), []).append(signed)
-    return sorted_out
 
 
 def _bytes(field: str, text: str) -> bytes:

@@ -6,7 +6,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from cryptocore import approval_desk, grants
-from cryptocore.approvals import ApprovalInvalid, SignedApproval, by_key
+from cryptocore.approval_pairs import by_key
+from cryptocore.approvals import ApprovalInvalid, SignedApproval
 from cryptocore.audit import Refusal, Subject, no_arrow
 from cryptocore.core_rotation import RotationCare
 from cryptocore.cursors import Progress
@@ -19,8 +20,9 @@ from cryptocore.importing import BareDek, Importing, check_bare
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyReason
 from cryptocore.legacy import LegacyCipher
-from cryptocore.reencrypt import Reencrypt, Reencrypted, Rows
+from cryptocore.reencrypt import Reencrypt
 from cryptocore.rewrap import CONCURRENCY, Rewrap
+from cryptocore.rows import Reencrypted, Rows
 from cryptocore.store import outbox_row
 
 

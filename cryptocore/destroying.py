@@ -13,7 +13,8 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from cryptocore import approval_desk, destruction, rotations
-from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval, Verified, by_key, two_people
+from cryptocore.approval_pairs import Verified, by_key, two_people
+from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.audit import Subject, no_arrow, not_believed
 from cryptocore.cache import key_ref
 from cryptocore.clock import rfc3339_ms
@@ -22,6 +23,7 @@ from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.event_texts import PERSON
 from cryptocore.events import KeyRef, Operation, Outcome
 from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
+from cryptocore.lifecycle import LIVE
 from cryptocore.parts import Parts
 from cryptocore.rotation_tables import DESTRUCTION
 from cryptocore.store import Change, KeyVersion, database_ms, outbox_row
@@ -210,9 +212,12 @@ class Destroying:
             raise no_arrow(f"there is no key {key_id.hex()} version {number}")
         if not permits(version.record.state, version.newest, KeyAct.DESTROY):
             raise no_arrow(f"a key version that is {version.record.state} cannot destroy", key_ref(version))
-        rows = await parts.keyring.run(parts.store.transaction, rotations.rows(rotations.of_version(key_id, number)))
-        if any(row["rows_left"] != 0 for row in rows) and version.record.reason is not KeyReason.OFFBOARDED:
-            raise no_arrow("rows are left under the version, or nobody reported that none are", key_ref(version))
+        rotation = rotations.rows(rotations.of_version(key_id, number))
+        for row in await parts.keyring.run(parts.store.transaction, rotation):
+            next_one = await parts.keyring.run(parts.store.version, row["next_key_id"], row["next_version"])
+            lives = next_one is not None and next_one.record.state in LIVE
+            if row["rows_left"] != 0 and lives:  # without a version that lives there is nowhere for the rows to go
+                raise no_arrow("rows are left under the version, or nobody reported that none are", key_ref(version))
         return version
 
     async def version(self, item: Item) -> KeyVersion:

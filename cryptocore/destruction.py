@@ -11,7 +11,8 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from cryptocore.approvals import SignedApproval, Verified
+from cryptocore.approval_pairs import Verified
+from cryptocore.approvals import SignedApproval
 from cryptocore.clock import parse_rfc3339, rfc3339_ms
 from cryptocore.copies import Copies
 from cryptocore.errors import FormatError

@@ -12,7 +12,8 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from cryptocore import approval_desk
-from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval, Verified, two_people
+from cryptocore.approval_pairs import Verified, two_people
+from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.audit import no_arrow
 from cryptocore.cache import key_ref
 from cryptocore.envelope import Owner

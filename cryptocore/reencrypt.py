@@ -7,10 +7,10 @@ the caller gets a new ciphertext.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from cryptocore.importing import imported
 from cryptocore.keys import KeyAct, KeyState, permits
 from cryptocore.legacy import LegacyCipher
 from cryptocore.parts import Parts
+from cryptocore.rows import Reencrypted, Row, Rows
 from cryptocore.store import StoreConflict
 
 BATCH: Final = 100
@@ -35,44 +36,6 @@ _ROW_FAULTS: Final = frozenset(
     {Reason.PARSE_ERROR, Reason.UNKNOWN_KEY, Reason.OWNER_MISMATCH, Reason.BAD_TAG, Reason.KEY_STATE}
 )
 """What is wrong with a row, not with store or vault: the run goes on without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A ciphertext of the caller.
-
-    Attributes:
-        id: unique; rows are listed in its order, as Python compares texts.
-        owner: for whom it is encrypted now.
-        record: the place it is encrypted for now.
-        to_owner: for whom it shall be; None: the same.
-        to_record: the place it shall be for; None: the same.
-    """
-
-    id: str
-    ciphertext: bytes = field(repr=False)
-    owner: Owner
-    record: str
-    to_owner: Owner | None = None
-    to_record: str | None = None
-
-
-class Rows(Protocol):
-    """The caller's rows."""
-
-    def after(self, row_id: str) -> AsyncIterator[Row]:
-        """List the rows whose id is greater, in the order of their ids; the empty text: all."""
-
-    async def replace(self, row: Row, ciphertext: bytes) -> bool:
-        """Put a ciphertext in the place of the row's, if it still holds that one; say whether it did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reencrypted:
-    """How a run ended: what it did, and the ids of rows that failed, at most 1,000."""
-
-    progress: Progress
-    failed: tuple[str, ...]
 
 
 class Reencrypt:
@@ -172,6 +135,7 @@ class Reencrypt:
 
     async def _row(self, row: Row) -> "_Made":
         to_owner, to_record = row.to_owner or row.owner, row.to_record or row.record
+        dek = plaintext = b""
         try:
             source = await self._source(row)
             target = await self._target(to_owner)
@@ -180,7 +144,10 @@ class Reencrypt:
                 return _Made()
             source, plaintext = await self._opened(row, source)
             dek, grace = await self._parts.keyring.dek(target, self._of(to_owner))
+            target = await self._still(target)  # the vault took its time
         except Refusal as refusal:
+            dek = plaintext = b""  # many a tool prints the variables of an error's frames
+            refusal.__traceback__ = refusal.__context__ = None
             if refusal.reason not in _ROW_FAULTS or isinstance(refusal, StoreAway):
                 raise
             return _Made(events=(self._refused(row, refusal),), failed=True)
@@ -261,9 +228,10 @@ class Reencrypt:
         entry = await self._parts.keyring.newest(owner)
         if entry is None:
             raise Refusal(Outcome.DENIED, Reason.UNKNOWN_KEY, AccessDenied, "the owner has no key")
-        if not permits(entry.version.record.state, entry.version.newest, KeyAct.ENCRYPT):
-            raise state_forbids(entry.key, "encrypt")
-        return entry
+        return _encrypting(entry)
+
+    async def _still(self, entry: Entry) -> Entry:
+        return _encrypting(await self._parts.keyring.current(entry))
 
     def _of(self, owner: Owner) -> Subject:
         return Subject(self._subject.actor, self._subject.purpose, owner.ref())
@@ -302,3 +270,9 @@ class _Made:
 
 def _name(entry: Entry) -> tuple[bytes, int]:
     return entry.version.key_id, entry.version.number
+
+
+def _encrypting(entry: Entry) -> Entry:
+    if not permits(entry.version.record.state, entry.version.newest, KeyAct.ENCRYPT):
+        raise state_forbids(entry.key, "encrypt")
+    return entry

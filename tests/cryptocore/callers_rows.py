@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from cryptocore.envelope import Owner
-from cryptocore.reencrypt import Row
+from cryptocore.rows import Row
 
 
 class CallersRows:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cryptocore import reencrypt, testing
 from cryptocore.envelope import Owner
-from cryptocore.reencrypt import Row
+from cryptocore.rows import Row
 from cryptocore.signing import Signer
 from cryptocore.testing import CoreUnderTest
 from cryptocore.wrapping import LocalKeyWrapper

@@ -27,6 +27,7 @@ from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.legacy import Encoding, LegacyCipher, Part
 from cryptocore.rotation_tables import RECOVERY_GRANT
+from cryptocore.rows import Row
 from cryptocore.testing import CoreUnderTest
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.approving import ADA, APPROVERS, BEN, approval, both
@@ -118,7 +119,7 @@ async def test_a_row_that_somebody_wrote_meanwhile_is_left_as_it_is(core: CoreUn
     new = await core.encrypt(b"0001", owner=OWNER, record="tokens/0001", **ADMIN)
 
     class Busy(CallersRows):
-        async def replace(self, row: reencrypt.Row, ciphertext: bytes) -> bool:
+        async def replace(self, row: Row, ciphertext: bytes) -> bool:
             self.held["0001"] = new
             return await super().replace(row, ciphertext)
 

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from cryptocore import cursors, testing
+from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
 from cryptocore.cursors import Progress
 from cryptocore.envelope import Owner
-from cryptocore.errors import AccessDenied, KeyUnavailable
+from cryptocore.errors import AccessDenied, ConfigurationError, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.rotation_tables import WORK_CURSOR
@@ -256,3 +258,15 @@ def test_two_stores_share_one_cursor(tmp_path: Path) -> None:
     assert [list(page) for page in claimed] == [items[0:3], items[3:6], items[6:9], items[9:], []]
     for store in stores:
         store.close()
+
+
+async def test_a_pace_is_kept() -> None:
+    pace = cursors.Pace(50, SystemClock())
+    began = time.monotonic()
+
+    for _ in range(6):
+        await pace.turn()
+
+    assert time.monotonic() - began >= 0.1
+    with pytest.raises(ConfigurationError):
+        cursors.Pace(0, SystemClock())

@@ -42,6 +42,7 @@ ARROWS = {
     ),
     "archive": {KeyState.ACTIVE: KeyState.ARCHIVED, KeyState.SUSPENDED: KeyState.ARCHIVED},
 }
+LIVE = {KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED}
 DESTROYABLE = {KeyState.PRE_ACTIVATION, KeyState.REVOKED, KeyState.ARCHIVED}
 
 
@@ -54,6 +55,7 @@ class Known:
     revision: int = 1
     kek: str = "1"
     rows_left: bool = False
+    next: Name | None = None
     ciphertext: bytes = b""
 
     @property
@@ -100,10 +102,7 @@ class EveryAct(RuleBasedStateMachine):
 
     @rule()
     def create(self) -> None:
-        lives = any(
-            not known.superseded and known.state in (KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED)
-            for known in self.known.values()
-        )
+        lives = any(not known.superseded and known.state in LIVE for known in self.known.values())
         made = self.tried(self.core.create_key(OWNER, **ADMIN), Operation.CREATE, allowed=not lives)
         if made is not None:
             self.known[made.key_id, 1] = Known(KeyState.PRE_ACTIVATION, kek=self.wrapper.newest)
@@ -138,7 +137,7 @@ class EveryAct(RuleBasedStateMachine):
         made = self.tried(self.core.rotate(OWNER, reason=reason, **ADMIN), Operation.ROTATE, allowed=bool(current))
         if made is not None:
             old = self.known[current[0]]
-            old.superseded, old.rows_left = True, True
+            old.superseded, old.rows_left, old.next = True, True, (made.key_id, made.version)
             old.revision += 1
             self.known[made.key_id, made.version] = Known(KeyState.ACTIVE, revision=2, kek=self.wrapper.newest)
         self.agrees()
@@ -171,7 +170,8 @@ class EveryAct(RuleBasedStateMachine):
         key_id, number = self.picked(pick)
         known = self.known[key_id, number]
         approvals = self.run(both(self.core, Action.DESTROY, key_id, number))
-        allowed = known.state in DESTROYABLE and not known.rows_left
+        somewhere = known.next is not None and self.known[known.next].state in LIVE
+        allowed = known.state in DESTROYABLE and not (known.rows_left and somewhere)
         asked = self.tried(self.core.request_destruction(approvals, **ADMIN), Operation.DESTROY, allowed=allowed)
         if asked is not None and restored:
             self.run(self.core.restore(asked.id, **ADMIN))

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jsonschema import Draft202012Validator
 
 from cryptocore import envelope as envelope_module
-from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval, two_people, verify_approval
+from cryptocore.approval_pairs import two_people, verify_approval
+from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval
 from cryptocore.batch import SealedBatch, open_batch, partition_key, partition_of, seal_batch
 from cryptocore.envelope import Header, Owner, Suite, associated_data, decrypt_envelope
 from cryptocore.errors import BatchRejected, CoreError, FormatError
