@@ -118,13 +118,21 @@ class Owner:
         return OwnerRef(tenant_id=self.tenant_id, integration_id=self.integration_id, secret_name=self.secret_name)
 
 
+def tenant_prefix(tenant_id: str) -> bytes:
+    """Give what the canonical bytes of every owner of a tenant begin with; all of them lie below it and 0xff.
+
+    Raises:
+        EnvelopeInvalid: it is not 1 to 128 visible ASCII characters.
+    """
+    return bytes([_TENANT]) + lp16(_owner_part("owner.tenant_id", tenant_id))
+
+
 def _encode_owner(owner: Owner) -> bytes:
     if owner.secret_name is not None and owner.tenant_id is None and owner.integration_id is None:
         return bytes([_SECRET]) + lp16(_owner_part("owner.secret_name", owner.secret_name))
     if owner.secret_name is None and owner.tenant_id is not None and owner.integration_id is not None:
-        tenant_id = _owner_part("owner.tenant_id", owner.tenant_id)
         integration_id = _owner_part("owner.integration_id", owner.integration_id)
-        return bytes([_TENANT]) + lp16(tenant_id) + lp16(integration_id)
+        return tenant_prefix(owner.tenant_id) + lp16(integration_id)
     raise EnvelopeInvalid("owner", "either a tenant's integration or a secret's name")
 
 

@@ -7,7 +7,7 @@ that was cut off is simply repeated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
@@ -15,9 +15,8 @@ from cryptocore.approvals import Approval, SignedApproval
 from cryptocore.audit import Subject
 from cryptocore.core_keys import Told
 from cryptocore.destruction import COOLING_OFF_DAYS, Destruction
-from cryptocore.envelope import lp16
+from cryptocore.envelope import tenant_prefix
 from cryptocore.errors import InvalidTransition
-from cryptocore.event_texts import owner_parts
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
 from cryptocore.store import KeyVersion
@@ -27,8 +26,6 @@ from cryptocore.tokens import TokenVault
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-
-_TENANT: Final = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ async def offboard(
     """
     acting: Told = {"actor": subject.actor, "purpose": subject.purpose}
     key_ids = await core.parts.ask(lambda connection: _key_ids(connection, tenant_id))
-    if not owner_parts[tenant_id] or not key_ids:
+    if not key_ids:
         raise InvalidTransition("the tenant has no key")
     # 1
     reason = KeyReason.OFFBOARDED
@@ -96,7 +93,7 @@ async def offboard(
 
 def _key_ids(connection: Connection, tenant_id: str) -> list[bytes]:
     """Find the keys whose owner begins with the tenant."""
-    prefix = _TENANT + lp16(tenant_id.encode())
+    prefix = tenant_prefix(tenant_id)
     theirs = (KEY_VERSION.c.owner > prefix) & (KEY_VERSION.c.owner < prefix + b"\xff")
     return sorted(connection.execute(select(KEY_VERSION.c.key_id).where(theirs).distinct()).scalars())
 

@@ -87,7 +87,7 @@ class Endings:
             ConfigurationError: the reach names nothing.
             KeyUnavailable: the database does not answer; those of earlier chunks have ended.
         """
-        if not reach.columns():
+        if not reach.names_somebody:
             raise ConfigurationError("say which tokens: of a tenant, an integration, an owner or a key")
         ending = _Ending(Operation.TOKEN_INVALIDATE, subject, _motive(reason), note)
         self._event(ending, subject)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Select, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from cryptocore.envelope import Owner
+from cryptocore.envelope import Owner, tenant_prefix
 from cryptocore.errors import EnvelopeInvalid, RecordInvalid
 from cryptocore.token_tables import TOKEN, TURN
 
@@ -74,17 +74,31 @@ class Reach:
     key_id: bytes | None = None
     key_version: int | None = None
 
-    def columns(self) -> dict[str, Any]:
-        """Give the columns and their values."""
-        given = {
-            "owner": None if self.owner is None else self.owner.encode(),
+    @property
+    def names_somebody(self) -> bool:
+        """Say whether it names an owner, a tenant, an integration or a key: less is everybody's."""
+        return any(given is not None for given in (self.owner, self.tenant_id, self.integration_id, self.key_id))
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Give the conditions on the rows. A tenant is found by the owner, which is authenticated with the value."""
+        given = [TOKEN.c[name] == value for name, value in self._columns().items() if value is not None]
+        if self.tenant_id is not None and self.integration_id is None:
+            prefix = tenant_prefix(self.tenant_id)
+            given += [TOKEN.c.owner > prefix, TOKEN.c.owner < prefix + b"\xff"]
+        return given
+
+    def _columns(self) -> dict[str, Any]:
+        owner = None if self.owner is None else self.owner.encode()
+        integration_id = self.integration_id
+        if self.tenant_id is not None and integration_id is not None:
+            owner, integration_id = Owner.tenant(self.tenant_id, integration_id).encode(), None
+        return {
+            "owner": owner,
             "token_id": self.token_id,
-            "tenant_id": self.tenant_id,
-            "integration_id": self.integration_id,
+            "integration_id": integration_id,
             "key_id": self.key_id,
             "key_version": self.key_version,
         }
-        return {name: value for name, value in given.items() if value is not None}
 
 
 def live(
@@ -127,7 +141,6 @@ def write(connection: Connection, row: TokenRow) -> None:
             owner=info.owner.encode(),
             token_id=info.token_id,
             generation=info.generation,
-            tenant_id=info.owner.tenant_id,
             integration_id=info.owner.integration_id,
             key_id=bytes.fromhex(info.key_id),
             key_version=info.key_version,
@@ -151,11 +164,7 @@ def erase(connection: Connection, row: TokenRow, ended: TokenInfo) -> bool:
 
 def replace_ciphertext(connection: Connection, row: TokenRow, moved: TokenRow) -> bool:
     """Put the same value under another key version; False when the row is not as it was read."""
-    same = (
-        _same(row.info)
-        & (TOKEN.c.key_id == bytes.fromhex(row.info.key_id))
-        & (TOKEN.c.key_version == row.info.key_version)
-    )
+    same = _same(row.info) & (TOKEN.c.ciphertext == row.ciphertext)
     values = {
         "ciphertext": moved.ciphertext,
         "key_id": bytes.fromhex(moved.info.key_id),
@@ -183,9 +192,7 @@ _ORDER: Final = (TOKEN.c.owner, TOKEN.c.token_id, TOKEN.c.generation)
 
 
 def _of(reach: Reach) -> Select[Any]:
-    conditions = [TOKEN.c[name] == value for name, value in reach.columns().items()]
-    query = select(TOKEN).order_by(*_ORDER)
-    return query.where(and_(*conditions)) if conditions else query
+    return select(TOKEN).where(*reach.conditions()).order_by(*_ORDER)
 
 
 def _same(info: TokenInfo) -> Any:

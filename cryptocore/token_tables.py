@@ -27,7 +27,6 @@ TOKEN: Final = Table(
     Column("owner", LargeBinary(261), primary_key=True),
     Column("token_id", String(128), primary_key=True),
     Column("generation", BigInteger, primary_key=True, autoincrement=False),
-    Column("tenant_id", String(128)),
     Column("integration_id", String(128)),
     Column("key_id", LargeBinary(16), nullable=False),
     Column("key_version", BigInteger, nullable=False),
@@ -50,7 +49,6 @@ def _index(name: str, *columns: str, unique: bool = False) -> None:
 
 
 _index("token_live", "owner", "token_id", unique=True)
-_index("token_live_tenant", "tenant_id", "integration_id")
 _index("token_live_integration", "integration_id")
 _index("token_live_key", "key_id", "key_version")
 _index("token_live_expiry", "expires_ms")

@@ -119,7 +119,8 @@ class TokenVault:
         except Refusal as refusal:
             return await self._parts.relay.refuse(Operation.TOKEN_USE, subject, refusal)
         # 5
-        about = subject.about(self._key(row.info))
+        header = Header.parse(row.ciphertext)  # authenticated by now, as the columns are not
+        about = subject.about(self._key(header.key_id, header.key_version))
         await self._parts.audit.record(self._parts.audit.event(Operation.TOKEN_USE, about, outcome=Outcome.SUCCEEDED))
         return value
 
@@ -264,7 +265,7 @@ class TokenVault:
     ) -> None:
         """Write a generation and its event; the one before ends in the same transaction, if it lives."""
         reason = Reason.TOKEN_REGENERATED if operation is Operation.TOKEN_REGENERATE else None
-        about = subject.about(self._key(row.info))
+        about = subject.about(self._key(bytes.fromhex(row.info.key_id), row.info.key_version))
         event = self._parts.audit.event(operation, about, outcome=Outcome.SUCCEEDED, reason=reason)
         sent = outbox_row(event, self._parts.signer)
 
@@ -285,6 +286,6 @@ class TokenVault:
 
         await self._parts.keyring.run(self._parts.store.transaction, write)
 
-    def _key(self, info: TokenInfo) -> KeyRef:
-        entry = self._parts.cache.get(bytes.fromhex(info.key_id), info.key_version)
-        return KeyRef(id=info.key_id, version=info.key_version, kind="dek") if entry is None else entry.key
+    def _key(self, key_id: bytes, version: int) -> KeyRef:
+        entry = self._parts.cache.get(key_id, version)
+        return KeyRef(id=key_id.hex(), version=version, kind="dek") if entry is None else entry.key

@@ -75,7 +75,7 @@ def invalidate(
     a_person(actor)
     with core_answers():
         reach = _reach(tenant, integration, secret, key, token)
-        if not reach.columns() or (token is not None and len(reach.columns()) == 1):
+        if not reach.names_somebody:
             raise fail("say which tokens: --tenant, --integration, --secret or --key, and perhaps --token")
         if not yes:
             found = ask(lambda core: core.tokens.tokens(reach, limit=100_000))

@@ -32,6 +32,7 @@ from cryptocore.store import KeyStore, database_ms
 from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
 from cryptocore.token_life import MAX_VALUE
+from cryptocore.token_moving import reencrypt_tokens
 from cryptocore.token_rows import Ended, Reach
 from cryptocore.token_tables import TOKEN
 from cryptocore.tokens import TokenVault
@@ -437,6 +438,24 @@ async def test_racing_regenerate_use_and_invalidate_never_bring_a_token_back(
         assert await vault.tokens(Reach(owner=CRM, token_id=name)) == []
 
 
+async def test_the_other_tokens_of_an_owner_move_to_the_new_version(core: CoreUnderTest, vault: TokenVault) -> None:
+    await kept(core, vault)
+    await kept(core, vault, token_id="refresh", value=b"refresh me")
+    await kept(core, vault, MAIL)
+    await vault.regenerate(CRM, "access", b"new", expires_at_ms=now_ms(core) + HOUR_MS)
+
+    moved = await reencrypt_tokens(core, CRM)
+    again = await reencrypt_tokens(core, CRM)
+
+    assert (moved.progress.done, again.progress.done) == (1, 0)
+    assert {token.token_id: token.key_version for token in await vault.tokens(Reach(owner=CRM))} == {
+        "access": 2,
+        "refresh": 2,
+    }
+    assert await vault.use(CRM, "refresh") == b"refresh me"
+    assert await vault.use(MAIL, "access") == PLANTED
+
+
 # --- many tokens
 
 
@@ -475,7 +494,7 @@ async def test_an_emergency_that_names_nothing_ends_nothing(sqlite_core: CoreUnd
     await kept(sqlite_core, vault)
 
     with pytest.raises(ConfigurationError):
-        await vault.invalidate_all(Reach(), reason=KeyReason.OPERATOR)
+        await vault.invalidate_all(Reach(token_id="access"), reason=KeyReason.OPERATOR)
     assert len(await vault.tokens()) == 1
 
 

@@ -17,7 +17,6 @@ def upgrade() -> None:
         sa.Column("owner", sa.LargeBinary(261), nullable=False),
         sa.Column("token_id", sa.String(128), nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False, autoincrement=False),
-        sa.Column("tenant_id", sa.String(128)),
         sa.Column("integration_id", sa.String(128)),
         sa.Column("key_id", sa.LargeBinary(16), nullable=False),
         sa.Column("key_version", sa.BigInteger, nullable=False),
@@ -58,7 +57,6 @@ def upgrade() -> None:
 
 _INDICES = {
     "token_live": ("owner", "token_id"),
-    "token_live_tenant": ("tenant_id", "integration_id"),
     "token_live_integration": ("integration_id",),
     "token_live_key": ("key_id", "key_version"),
     "token_live_expiry": ("expires_ms",),
