@@ -12,7 +12,9 @@ from cryptocore.entries import Form
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase
-from cryptocore.records import check_successor
+from cryptocore.keys import KeyState
+from cryptocore.records import KeyRecord, check_successor
+from cryptocore.revocations import Heard, Revocations
 from cryptocore.store import KeyVersion
 from cryptocore.wrapping import Secret
 
@@ -107,8 +109,10 @@ class Entry:
 class KeyCache:
     """Entries by key version and, for encryption, by owner; the least recently used ones go first."""
 
-    def __init__(self, limits: CacheLimits) -> None:
+    def __init__(self, limits: CacheLimits, revocations: Revocations | None = None) -> None:
         self.limits = limits
+        self._revocations = revocations
+        self._announced: OrderedDict[tuple[bytes, int], int] = OrderedDict()
         self._entries: OrderedDict[tuple[bytes, int], Entry] = OrderedDict()
         self._newest: dict[bytes, Entry] = {}
         self._seen: OrderedDict[tuple[bytes, int], int] = OrderedDict()
@@ -137,6 +141,9 @@ class KeyCache:
         else:
             entry.refresh(version, now)
             self._entries.move_to_end(name)
+            if entry.dek is not None and version.record.state is not KeyState.ACTIVE:
+                entry.dek = None
+                self._note(version.record, Heard.STORE)
         if newest:
             self._newest[version.owner.encode()] = entry
         return entry
@@ -157,7 +164,39 @@ class KeyCache:
 
     def is_behind(self, version: KeyVersion) -> bool:
         """Say whether a later revision was seen."""
-        return version.record.revision < self._seen.get((version.key_id, version.number), 0)
+        name = (version.key_id, version.number)
+        return version.record.revision < max(self._seen.get(name, 0), self._announced.get(name, 0))
+
+    def restrict(self, record: KeyRecord, heard: Heard, now: float) -> None:
+        """Take a verified record as news: it ends a use, or has the store asked again; it never permits one."""
+        name = (record.key_id, record.key_version)
+        if self._announced.get(name, 0) < record.revision:
+            self._announced[name] = record.revision  # a read of the store that is under way may still show less
+            self._announced.move_to_end(name)
+            if len(self._announced) > _ANNOUNCED:
+                self._announced.popitem(last=False)
+        entry = self._entries.get(name)
+        if entry is None or entry.version.record.revision >= record.revision:
+            return
+        if record.state is KeyState.ACTIVE:
+            self._stale(entry, now)
+            return
+        had_dek = entry.dek is not None
+        self._drop(name)
+        if had_dek:
+            self._note(record, heard)
+
+    def recheck(self, now: float) -> None:
+        """Have the store asked again about everything."""
+        for entry in self._entries.values():
+            self._stale(entry, now)
+
+    def _stale(self, entry: Entry, now: float) -> None:
+        entry.checked_at = min(entry.checked_at, now - self.limits.state_recheck_s)
+
+    def _note(self, record: KeyRecord, heard: Heard) -> None:
+        if self._revocations is not None:
+            self._revocations.dropped(record, heard)
 
     def forget(self, key_id: bytes) -> None:
         """Drop what is remembered of all versions of a key, DEKs first of all."""
@@ -184,6 +223,8 @@ class KeyCache:
             del self._newest[owner]
 
 
+_ANNOUNCED: Final = 4_096
+"""Revisions heard of lately, for reads of the store that began before."""
 _SEEN_PER_ENTRY: Final = 32
 """Revisions are small: many more of them are remembered than entries."""
 

@@ -25,12 +25,14 @@ from cryptocore.errors import AccessDenied, ConfigurationError, DecryptionFailed
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyAct, permits
+from cryptocore.keystate import KeyStates, KeyStateTopic
 from cryptocore.lifecycle import LifeCycle
 from cryptocore.parts import Parts
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
 from cryptocore.revisions import Revisions
+from cryptocore.revocations import Revocation, Revocations
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore, KeyVersion, StoreConflict
 from cryptocore.sync import SyncCore
@@ -57,6 +59,7 @@ class CryptoCore(IncidentCare):
         limits: of what is remembered.
         purposes: the declared ones; None takes any that is well formed.
         vault_budget: of requests to vaults; None sets no limit.
+        key_states: through which revocations reach every process at once; None looks into the store alone.
         let_go: called when the core is closed, to close what was made for it alone.
     """
 
@@ -76,6 +79,7 @@ class CryptoCore(IncidentCare):
         limits: CacheLimits | None = None,
         purposes: Purposes | None = None,
         vault_budget: VaultBudget | None = None,
+        key_states: KeyStateTopic | None = None,
         let_go: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         if service != emitter.service or deployment != registry.deployment:
@@ -88,10 +92,12 @@ class CryptoCore(IncidentCare):
         self.sync = SyncCore(self, emitter)
 
         def assembled() -> Parts:
-            cache = KeyCache(limits or CacheLimits())
+            revocations = Revocations(self._clock)
+            cache = KeyCache(limits or CacheLimits(), revocations)
+            states = KeyStates(key_states, registry=registry, cache=cache, clock=self._clock)
             calls = VaultCalls(self._audit, vault_budget)
             keyring = Keyring(store, cache, calls, wrappers, clock=self._clock, threads=emitter.background)
-            relay = Relay(store, keyring, self._audit, clock=self._clock)
+            relay = Relay(store, keyring, self._audit, states, clock=self._clock)
             lifecycle = LifeCycle(
                 store=store,
                 keyring=keyring,
@@ -110,6 +116,8 @@ class CryptoCore(IncidentCare):
                 calls=calls,
                 audit=self._audit,
                 relay=relay,
+                states=states,
+                revocations=revocations,
                 acts=Acts(relay, self.open),
                 signer=key_signer,
                 wrappers=wrappers,
@@ -316,6 +324,7 @@ class CryptoCore(IncidentCare):
                 self._owns_emitter = True
             if self._emitter.background:
                 self._relay.start()
+                self.parts.states.start()
             self._opened = True
 
     async def relay(self) -> None:
@@ -329,12 +338,17 @@ class CryptoCore(IncidentCare):
         """
         await self._relay.run()
 
+    def revocations(self) -> list[Revocation]:
+        """List the DEKs that this process dropped because a state forbade their use, and after how long."""
+        return self.parts.revocations.last()
+
     async def close(self) -> None:
         """Finish what is under way, relay, forget every DEK, and close the emitter if it was opened here."""
         if self._opened:
             await self.parts.acts.finish()
             await self._keyring.close()
             await self._relay.stop()
+            await self.parts.states.stop()
             self._opened = False
             if self._owns_emitter:
                 await self._emitter.close()

@@ -1,4 +1,4 @@
-"""Sealed batches to Kafka. The only file of cryptocore that imports aiokafka.
+"""Sealed batches to Kafka, and how anything of cryptocore connects to it.
 
 Each batch is one message in the partition it was sealed for, with its two headers; it counts as sent when all in-sync
 replicas have it. A broker whose topic has another number of partitions is refused: the partition is part of the seal.
@@ -31,6 +31,37 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
+def connection(
+    bootstrap: str,
+    *,
+    security_protocol: str = "SASL_SSL",
+    ssl_context: ssl.SSLContext | None = None,
+    sasl: Mapping[str, str] | None = None,
+    token_provider: AbstractTokenProvider | None = None,
+    allow_plaintext: bool = False,
+    client_id: str = "keytrail-core",
+) -> dict[str, Any]:
+    """Make the options with which aiokafka connects; the arguments are those of `KafkaTransport`.
+
+    Raises:
+        ConfigurationError: they do not protect the connection.
+    """
+    _check_protected(bootstrap, security_protocol, ssl_context, allow_plaintext=allow_plaintext)
+    options: dict[str, Any] = {
+        "bootstrap_servers": bootstrap,
+        "client_id": client_id,
+        "security_protocol": security_protocol,
+    }
+    if security_protocol != "PLAINTEXT":
+        options["ssl_context"] = ssl_context or tls_context()
+    if security_protocol == "SASL_SSL":
+        options |= {"sasl_mechanism": "OAUTHBEARER"} if token_provider is not None else dict(sasl or {})
+        options["sasl_oauth_token_provider"] = token_provider
+        if "sasl_mechanism" not in options:
+            raise ConfigurationError("SASL_SSL needs a mechanism and its credentials")
+    return options
+
+
 class KafkaTransport:
     """An idempotent producer; it connects when the first batch is sent.
 
@@ -61,21 +92,17 @@ class KafkaTransport:
         allow_plaintext: bool = False,
         client_id: str = "keytrail-core",
     ) -> None:
-        _check_protected(bootstrap, security_protocol, ssl_context, allow_plaintext=allow_plaintext)
         self._topic = topic
         self._partitions = partitions
-        self._options: dict[str, Any] = {
-            "bootstrap_servers": bootstrap,
-            "client_id": client_id,
-            "security_protocol": security_protocol,
-        }
-        if security_protocol != "PLAINTEXT":
-            self._options["ssl_context"] = ssl_context or tls_context()
-        if security_protocol == "SASL_SSL":
-            self._options |= {"sasl_mechanism": "OAUTHBEARER"} if token_provider is not None else dict(sasl or {})
-            self._options["sasl_oauth_token_provider"] = token_provider
-            if "sasl_mechanism" not in self._options:
-                raise ConfigurationError("SASL_SSL needs a mechanism and its credentials")
+        self._options = connection(
+            bootstrap,
+            security_protocol=security_protocol,
+            ssl_context=ssl_context,
+            sasl=sasl,
+            token_provider=token_provider,
+            allow_plaintext=allow_plaintext,
+            client_id=client_id,
+        )
         self._producer: AIOKafkaProducer | None = None
         self._opening: asyncio.Task[None] | None = None
         forking.renew_in_child(self)

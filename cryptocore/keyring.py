@@ -15,6 +15,7 @@ from cryptocore.clock import Clock
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import Reason
+from cryptocore.revocations import Heard
 from cryptocore.store import KeyStore, KeyVersion
 from cryptocore.vaultcalls import OUTAGE, VaultCalls, vault_refusal
 from cryptocore.wrapping import KeyWrapper, Secret, algorithm_of
@@ -123,6 +124,7 @@ class Keyring:
     def changed(self, versions: list[KeyVersion]) -> None:
         """Forget what was remembered of versions that this process just changed, and remember their revisions."""
         for version in versions:
+            self._cache.restrict(version.record, Heard.OWN, self._clock.monotonic())
             self._cache.forget(version.key_id)
             self._cache.forget_newest(version.owner)
             self._cache.saw(version)

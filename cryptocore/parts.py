@@ -11,9 +11,11 @@ from cryptocore.audit import Audit, Refusal
 from cryptocore.cache import KeyCache
 from cryptocore.clock import Clock
 from cryptocore.keyring import Keyring
+from cryptocore.keystate import KeyStates
 from cryptocore.lifecycle import LifeCycle
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
+from cryptocore.revocations import Revocations
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
 from cryptocore.vaultcalls import VaultCalls
@@ -45,6 +47,8 @@ class Parts:
     calls: VaultCalls
     audit: Audit
     relay: Relay
+    states: KeyStates
+    revocations: Revocations
     acts: Acts
     signer: Signer = field(repr=False)
     wrappers: Mapping[str, KeyWrapper] = field(repr=False)

@@ -13,6 +13,7 @@ from cryptocore.errors import CoreError, EventInvalid
 from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
 from cryptocore.failures import UNTOUCHED, FailureMeter
 from cryptocore.keyring import Keyring
+from cryptocore.keystate import KeyStates
 from cryptocore.store import KeyStore
 from cryptocore.vocabulary import LIFE_CYCLE
 
@@ -29,8 +30,9 @@ _PURPOSE: Final = "relay"
 class Relay:
     """Empties the outbox of one service; any of its processes may."""
 
-    def __init__(self, store: KeyStore, keyring: Keyring, audit: Audit, *, clock: Clock) -> None:
+    def __init__(self, store: KeyStore, keyring: Keyring, audit: Audit, states: KeyStates, *, clock: Clock) -> None:
         self._store = store
+        self._states = states
         self._keyring = keyring
         self._audit = audit
         self._clock = clock
@@ -112,6 +114,7 @@ class Relay:
         except BaseException:
             await self._keyring.run(claim.release)
             raise
+        self._states.tell([row.stated for row in claim.rows if row.stated is not None])
         return True
 
     def _entry(self, raw: bytes) -> Entry:

@@ -16,6 +16,7 @@ from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
 from cryptocore.event_texts import SERVICE
+from cryptocore.keystate import KeyStateTopic
 from cryptocore.orphans import Orphans
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry, Role
@@ -84,6 +85,9 @@ class CoreSettings(EmitterSettings):
 
     store_url: SecretStr = Field(description="SQLAlchemy URL of the key store")
     store_allow_plaintext: bool = False
+    store_pool_size: int = Field(default=5, ge=1, le=200, description="connections to PostgreSQL that are kept")
+    store_statement_ms: int = Field(default=10_000, ge=100, le=600_000, description="for one statement")
+    key_state_topic: str | None = Field(default=None, description="on which revocations reach every process at once")
     key_signer_file: Path | None = Field(default=None, description="private key with role keys; else signer_file")
 
     kek_alias: str = Field(description="named in key records; pinned to the vault and key below")
@@ -127,7 +131,11 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         key_name=settings.kek_name,
         credential=credential or process_credential,
     )
-    options = StoreOptions(allow_plaintext=settings.store_allow_plaintext)
+    options = StoreOptions(
+        pool_size=settings.store_pool_size,
+        statement_ms=settings.store_statement_ms,
+        allow_plaintext=settings.store_allow_plaintext,
+    )
     store = KeyStore(settings.store_url.get_secret_value(), registry=registry, options=options)
 
     async def let_go() -> None:
@@ -147,6 +155,7 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         vault_budget=VaultBudget(
             rate_per_s=settings.vault_rate_per_s, burst=settings.vault_burst, reserve=settings.vault_reserve
         ),
+        key_states=_key_states(settings, token_provider),
         let_go=let_go,
     )
 
@@ -203,19 +212,10 @@ def build_transport(settings: EmitterSettings, *, token_provider: Any = None) ->
     Raises:
         ConfigurationError: the settings do not protect the connection.
     """
-    from cryptocore.kafka import KafkaTransport, tls_context  # noqa: PLC0415 - the extra `kafka`
+    from cryptocore.kafka import KafkaTransport  # noqa: PLC0415 - the extra `kafka`
 
-    ca_file = settings.kafka_ca_file
     return KafkaTransport(
-        settings.kafka_bootstrap,
-        settings.kafka_topic,
-        partitions=settings.kafka_partitions,
-        security_protocol=settings.kafka_security_protocol,
-        ssl_context=tls_context(None if ca_file is None else str(ca_file)),
-        sasl=_sasl(settings),
-        token_provider=token_provider,
-        allow_plaintext=settings.kafka_allow_plaintext,
-        client_id=f"keytrail-core-{settings.service}",
+        topic=settings.kafka_topic, partitions=settings.kafka_partitions, **_kafka(settings, token_provider)
     )
 
 
@@ -236,6 +236,31 @@ def _signer(settings: EmitterSettings, registry: Registry) -> Signer:
             f"the registry knows no signer {signer.signer_id.hex()} for the events of {settings.service}"
         )
     return signer
+
+
+def _key_states(settings: CoreSettings, token_provider: Any) -> KeyStateTopic | None:
+    if settings.key_state_topic is None:
+        return None
+    from cryptocore.kafka import connection  # noqa: PLC0415 - the extra `kafka`
+    from cryptocore.keystate_kafka import KafkaKeyStates  # noqa: PLC0415 - the same
+
+    return KafkaKeyStates(connection(**_kafka(settings, token_provider)), settings.key_state_topic)
+
+
+def _kafka(settings: EmitterSettings, token_provider: Any) -> dict[str, Any]:
+    """Say how to connect, in the arguments of `kafka.connection`."""
+    from cryptocore.kafka import tls_context  # noqa: PLC0415 - the extra `kafka`
+
+    ca_file = settings.kafka_ca_file
+    return {
+        "bootstrap": settings.kafka_bootstrap,
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": tls_context(None if ca_file is None else str(ca_file)),
+        "sasl": _sasl(settings),
+        "token_provider": token_provider,
+        "allow_plaintext": settings.kafka_allow_plaintext,
+        "client_id": f"keytrail-core-{settings.service}",
+    }
 
 
 def _sasl(settings: EmitterSettings) -> dict[str, str]:

@@ -203,8 +203,9 @@ class KeyStore:
     def _opened(self) -> Engine:
         if not self._ready:
             if self._engine.dialect.name == "sqlite":
-                with self._lock:
-                    metadata.create_all(self._engine)
+                with self._lock, errors_of_the_store(), self._engine.begin() as connection:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")  # another process may be making them, too
+                    metadata.create_all(connection)
             else:
                 check_schema(self._engine)  # no lock: a server that is away keeps each thread waiting only once
             self._ready = True

@@ -515,10 +515,12 @@ def revoke_elsewhere(core: CoreUnderTest, store: KeyStore) -> None:
 
 
 async def test_without_the_store_use_ends_after_a_minute(tmp_path: Path) -> None:
-    async with testing.core(store_url=f"sqlite:///{tmp_path / 'keys.sqlite'}") as core:
+    there, away = tmp_path / "there", tmp_path / "away"
+    there.mkdir()
+    async with testing.core(store_url=f"sqlite:///{there / 'keys.sqlite'}") as core:
         ciphertext = await encrypted(core)
         core.store.close()
-        core.store._url = f"sqlite:///{tmp_path / 'missing' / 'keys.sqlite'}"
+        there.rename(away)
 
         core.clock.advance(59)
         assert await decrypted(core, ciphertext) == b"token"
@@ -526,7 +528,7 @@ async def test_without_the_store_use_ends_after_a_minute(tmp_path: Path) -> None
         with pytest.raises(KeyUnavailable) as caught:
             await decrypted(core, ciphertext)
         assert caught.value.retryable
-        core.store._url = f"sqlite:///{tmp_path / 'keys.sqlite'}"
+        away.rename(there)
         core.clock.advance(2)
         assert await decrypted(core, ciphertext) == b"token"
 
