@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -152,33 +152,6 @@ class Registry:
             RegistryInvalid: it contradicts another one.
         """
         return Registry(self.deployment, (*self.signers, entry))
-
-    def ending(self, signer_id: bytes, *, valid_until_ms: int) -> "Registry":
-        """Let an entry end: what it signed before stays good.
-
-        Raises:
-            RegistryInvalid: there is no such entry, or it would end before it began.
-        """
-        return self._with(replace(self._entry(signer_id), valid_until_ms=valid_until_ms))
-
-    def compromised(self, signer_id: bytes, *, from_ms: int) -> "Registry":
-        """Mark an entry whose private key is in other hands since a time.
-
-        Raises:
-            RegistryInvalid: there is no such entry.
-        """
-        return self._with(replace(self._entry(signer_id), compromised_from_ms=from_ms))
-
-    def _entry(self, signer_id: bytes) -> RegisteredSigner:
-        entry = self.get(signer_id)
-        if entry is None:
-            raise RegistryInvalid("signer_id", f"there is no entry {signer_id.hex()}")
-        return entry
-
-    def _with(self, changed: RegisteredSigner) -> "Registry":
-        return Registry(
-            self.deployment, tuple(changed if one.signer_id == changed.signer_id else one for one in self.signers)
-        )
 
     @cached_property
     def _by_id(self) -> dict[bytes, RegisteredSigner]:

@@ -1,6 +1,6 @@
 """The topic `rejected` for people: read it, and send what it kept back to where it came from."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import msgspec
@@ -10,6 +10,7 @@ from streams import rejected
 from streams.messages import REJECTED
 from streams.rejected import Rejected
 from streams.settings import Settings
+from streams.statelog_kafka import MAX_REQUEST
 
 _READ_MS: Final = 500
 
@@ -45,24 +46,39 @@ async def read(settings: Settings, *, since_ms: int = 0) -> AsyncIterator[tuple[
                         yield record.offset, found
 
 
-async def requeue(settings: Settings, kept: Rejected, producer: AIOKafkaProducer) -> int:
-    """Send a message back to its topic and partition as it came; returns its new offset.
+async def requeue(
+    settings: Settings, found: Iterable[tuple[int, Rejected]]
+) -> AsyncIterator[tuple[int, Rejected, int | CannotRequeue]]:
+    """Send messages back to their topics and partitions as they came; yields each with its new offset, or why not.
 
     What made it be rejected must have changed, the registry for instance; else it comes back. A sealed batch whose
     place in its chain is taken is dropped as a repeat, so sending one back twice changes nothing.
 
     Raises:
-        CannotRequeue: only part of it was kept, or a worker's own topic wrote it.
         KafkaError: the broker did not take it.
     """
+    async with AIOKafkaProducer(**settings.kafka_connection(), acks="all", max_request_size=MAX_REQUEST) as producer:
+        for number, kept in found:
+            problem = _problem(kept)
+            if problem is not None:
+                yield number, kept, problem
+                continue
+            sent = await producer.send_and_wait(
+                settings.topic(kept.topic),
+                kept.value,
+                key=kept.key,
+                partition=kept.partition,
+                headers=list(kept.headers),
+            )
+            yield number, kept, int(sent.offset)
+
+
+def _problem(kept: Rejected) -> CannotRequeue | None:
     if kept.cut:
-        raise CannotRequeue("was too large to be kept whole")
+        return CannotRequeue("was too large to be kept whole")
     if kept.finding == "document_refused":
-        raise CannotRequeue("is a document that the index refused, and no message of a topic")
-    sent = await producer.send_and_wait(
-        settings.topic(kept.topic), kept.value, key=kept.key, partition=kept.partition, headers=list(kept.headers)
-    )
-    return int(sent.offset)
+        return CannotRequeue("is a document that the index refused, and no message of a topic")
+    return None
 
 
 def _decoded(value: bytes | None) -> Rejected | None:

@@ -15,13 +15,13 @@ import structlog
 
 from alerts.model import Notification
 from alerts.system import system_finding
-from alerts.text import unindexed
 from cryptocore.clock import Clock
 from streams.backlog import LATE_MS, Backlog
 from streams.gate import Gate
 from streams.index.port import Document
 from streams.index.writer import IndexWriter, OwnerKey
-from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, WHO, Message, Step
+from streams.index_watch import IndexWatch
+from streams.messages import CORRELATE, FINDINGS, SOURCES, WHO, Message, Step
 from streams.offsets import Place
 from streams.owed import Deliver
 from streams.partition_owner import PartitionOwner
@@ -35,8 +35,6 @@ COMMIT_WITHIN_S: Final = 60.0
 """A change that is not committed after this long ends the process (design: takeover)."""
 LOW_ROOM: Final = 16 * 1024 * 1024
 """Below so many bytes of room, agents wait while the index answers."""
-UNAVAILABLE_AFTER_S: Final = 30.0
-REPORT_EVERY_S: Final = 60.0
 CLOSE_WITHIN_S: Final = 5.0
 
 MARKED: Final = frozenset({CORRELATE, WHO, SOURCES, FINDINGS})
@@ -66,8 +64,8 @@ class KafkaShell:
         self._steps = steps
         self._state_log = state_log
         self._writer = writer
-        self._rereader = rereader
         self._clock = clock
+        self._index_watch = IndexWatch(writer, rereader, monotonic=clock.monotonic)
         self._die = die
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,9 +73,7 @@ class KafkaShell:
         self._backlog = Backlog()
         self.gate = Gate()
         self._yielded_s = 0.0
-        self._reported_s = float("-inf")
         self.pulsed_s = float("-inf")
-        self._was_unavailable = False
         writer.written = self._written
 
     # Assignments
@@ -226,33 +222,7 @@ class KafkaShell:
             self._send_owed(owner)
             if owner.waiting_s > COMMIT_WITHIN_S:
                 self._die(f"no commit of {owner.key} for {COMMIT_WITHIN_S:.0f} s")
-        self._watch_index(now_s)
-
-    def _watch_index(self, now_s: float) -> None:
-        since_s = self._writer.unavailable_since
-        if since_s is None:
-            for owner in self.owners.values():
-                if self._was_unavailable:
-                    owner.redocument()
-                if owner.again is not None and not self._rereader.busy:
-                    self._spawn(self._rereader.read(owner, self._writer))
-            self._was_unavailable = False
-        else:
-            self._was_unavailable = True
-            if now_s - since_s >= UNAVAILABLE_AFTER_S and now_s - self._reported_s >= REPORT_EVERY_S:
-                self._report_unavailable(now_s)
-
-    def _report_unavailable(self, now_s: float) -> None:
-        owner = next((owner for key, owner in sorted(self.owners.items()) if key[0] == KEY_EVENTS), None)
-        if owner is not None:
-            self._reported_s = now_s
-            owner.report(
-                system_finding(
-                    "index_unavailable",
-                    summary="The index does not answer; detection goes on, evidence is not indexed yet",
-                    effective_ms=self._now_ms(),
-                )
-            )
+        self._index_watch.look(self.owners, now_ms, self._spawn)
 
     def _now_ms(self) -> int:
         return self._clock.now_us() // 1000
@@ -278,13 +248,8 @@ class KafkaShell:
             self._spawn(self._send(owner))
 
     async def _send_marked(self, notification: Notification) -> tuple[str, ...]:
-        """Deliver; while the index does not answer, say that the evidence is not there yet."""
         assert self._deliver is not None
-        since_s = self._writer.unavailable_since
-        silent_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
-        if silent_s >= UNAVAILABLE_AFTER_S:
-            notification = unindexed(notification, since_ms=self._now_ms() - round(silent_s * 1000))
-        return await self._deliver(notification)
+        return await self._deliver(self._index_watch.marked(notification, self._now_ms()))
 
     async def _send(self, owner: PartitionOwner) -> None:
         try:

@@ -36,6 +36,7 @@ def evaluate(use: KeyUse, limits: Limits) -> Finding | None:
         summary="The way from an event to a delivery is open",
         effective_ms=use.effective_ms,
         who=use.service,
+        sure="high: the event is sealed by the canary",
         evidence=(Evidence("event", use.event_id, use.effective_ms),),
         facts={"event_id": use.event_id},
     )

@@ -86,22 +86,15 @@ def requeue(
 
 
 async def _requeue(chosen: "Settings", found: "list[tuple[int, Rejected]]") -> int:
-    from aiokafka import AIOKafkaProducer
-
-    from streams.rejects import CannotRequeue
     from streams.rejects import requeue as send_back
-    from streams.statelog_kafka import MAX_REQUEST
 
     refused = 0
-    async with AIOKafkaProducer(**chosen.kafka_connection(), acks="all", max_request_size=MAX_REQUEST) as producer:
-        for number, kept in found:
-            try:
-                offset = await send_back(chosen, kept, producer)
-            except CannotRequeue as problem:
-                refused += 1
-                console.print(f"{number} {problem}", markup=False)
-            else:
-                console.print(f"{number} is {kept.topic}/{kept.partition}@{offset}", markup=False)
+    async for number, kept, became in send_back(chosen, found):
+        if isinstance(became, int):
+            console.print(f"{number} is {kept.topic}/{kept.partition}@{became}", markup=False)
+        else:
+            refused += 1
+            console.print(f"{number} {became}", markup=False)
     return refused
 
 

@@ -136,11 +136,12 @@ def retire(signer: SignerId, at: At = "now", file: RegistryFile = Path("sources.
     """Let a signer end; what it signed before stays good. To rotate: add the new one first, then retire the old."""
     from cryptocore.errors import RegistryInvalid
     from cryptocore.registry import Role
+    from cryptocore.registry_changes import ending
 
     registry, end = _loaded(file), _moment(at)
     entry = _found(registry, signer)
     try:
-        changed = registry.ending(entry.signer_id, valid_until_ms=end)
+        changed = ending(registry, entry.signer_id, valid_until_ms=end)
     except RegistryInvalid as problem:
         raise fail(str(problem)) from None
     left = [role for role in entry.roles if not _anybody(changed, entry.source, Role(role), end)]
@@ -152,11 +153,13 @@ def retire(signer: SignerId, at: At = "now", file: RegistryFile = Path("sources.
 @sources.command()
 def compromised(signer: SignerId, at: At, file: RegistryFile = Path("sources.json")) -> None:
     """Mark a signer whose private key is in other hands since a time: what it signs from then on proves nothing."""
+    from cryptocore.registry_changes import compromised as mark
+
     registry = _loaded(file)
     entry = _found(registry, signer)
     _write(
         file,
-        registry.compromised(entry.signer_id, from_ms=_moment(at)),
+        mark(registry, entry.signer_id, from_ms=_moment(at)),
         f"{entry.source}: signer {entry.signer_id.hex()} is compromised; add another key, and look at what it signed",
     )
 

@@ -2,12 +2,10 @@
 
 from typing import Final
 
-from elasticsearch import UnsupportedProductError
-
 from cryptocore.addresses import all_loopback
 from cryptocore.clock import Clock
 from streams.doctor.findings import Area, Finding
-from streams.index.elastic import ElasticIndex, Server
+from streams.index.elastic import ElasticIndex, OtherProduct, Server
 from streams.index.port import IndexUnavailable
 from streams.settings import Settings
 
@@ -22,7 +20,7 @@ async def look(settings: Settings, index: ElasticIndex, clock: Clock) -> list[Fi
     try:
         server = await index.server()
         stale = await index.stale_templates()
-    except UnsupportedProductError:
+    except OtherProduct:
         area.wrong(host, "is not Elasticsearch", "correct KEYTRAIL_ELASTICSEARCH_URL")
         return area.findings
     except IndexUnavailable as problem:

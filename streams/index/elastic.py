@@ -41,6 +41,10 @@ _FIELD: Final = re.compile(r"(?:introduction of|failed to parse field|of field) 
 _encode = msgspec.json.Encoder().encode
 
 
+OtherProduct = UnsupportedProductError
+"""What answers is not Elasticsearch."""
+
+
 class Server(msgspec.Struct, frozen=True):
     """What answers at the index's address.
 

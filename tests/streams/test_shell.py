@@ -10,10 +10,11 @@ from streams.backlog import LATE_FOR_S
 from streams.deliveries import Deliveries
 from streams.gate import MOST_A_MINUTE, WINDOW_S
 from streams.index.writer import IndexWriter
+from streams.index_watch import UNAVAILABLE_AFTER_S
 from streams.messages import FINDINGS, KEY_EVENTS, REJECTED, SOURCES, Effects, Message
 from streams.rejected import reject
 from streams.rereading import Rereader
-from streams.shell import PULSE_S, UNAVAILABLE_AFTER_S, KafkaShell
+from streams.shell import PULSE_S, KafkaShell
 from streams.state import State
 from streams.statelog import MemoryLog, MemoryStateLog
 from streams.watchdog import STUCK_AFTER_S, Ends, Watchdog
