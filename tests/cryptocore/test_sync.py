@@ -1,6 +1,8 @@
 """`core.sync`: blocking calls from threads, refused where they would hang."""
 
 import asyncio
+import inspect
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from cryptocore import CryptoCore, Signer, acting, testing
 from cryptocore.errors import CoreError, DecryptionFailed, WrongEventLoop
 from cryptocore.events import ChainClose
+from cryptocore.sync import SyncCore
 from tests.cryptocore.services import OWNER, actors_in, lines_in, local_core
 
 SIGNER = Signer.generate()
@@ -141,3 +144,16 @@ def test_a_closed_core_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(CoreError):
         core.sync.encrypt(b"x", owner=OWNER, record="r", actor="job:x", purpose="p")
+
+
+def test_the_blocking_face_names_every_coroutine_method_for_whoever_checks_types() -> None:
+    methods = {
+        name
+        for kind in CryptoCore.__mro__
+        for name, method in vars(kind).items()
+        if iscoroutinefunction(method) and not name.startswith("_")
+    }
+    named = set(re.findall(r"^        (\w+) = _blocking\(CryptoCore\.\1\)$", inspect.getsource(SyncCore), re.MULTILINE))
+
+    assert methods - named - {"close"} == set(), "add a line to SyncCore"
+    assert named <= methods
