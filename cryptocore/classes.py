@@ -94,8 +94,13 @@ class Labels:
         return None if found is None else _label(found)
 
     async def all(self) -> dict[str, KeyLabel]:
-        """Read every label, by key id; raises as `of`."""
-        return {found.subject: _label(found) for found in await self._parts.ask(self._statements.all_latest)}
+        """Read every label that is to be believed, by key id; raises as `of`."""
+        latest = await self._parts.ask(self._statements.all_latest)
+        return {found.subject: _label(found) for found in latest.found}
+
+    async def unbelieved(self) -> tuple[str, ...]:
+        """List keys whose label somebody else wrote or took away."""
+        return (await self._parts.ask(self._statements.all_latest)).unbelieved
 
 
 def _says(before: Statement, body: _Label) -> bool:

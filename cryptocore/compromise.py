@@ -8,13 +8,13 @@ and the owner's tokens are invalidated, which needs the database only. Repeating
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from cryptocore.audit import Subject
 from cryptocore.classes import KeyLabel, Labels
 from cryptocore.core_keys import raw_key_id
 from cryptocore.envelope import Owner
-from cryptocore.errors import CoreError, InvalidTransition
+from cryptocore.errors import CoreError, Failed, InvalidTransition
 from cryptocore.event_texts import PERSON
 from cryptocore.impact import BlastRadius, of_key
 from cryptocore.incident_facts import Change, Incident
@@ -34,18 +34,27 @@ VAULT_WAIT_S: Final = 10.0
 """How long the revocation waits for a new version, at most."""
 
 
+class Who(TypedDict):
+    """Who acts, and what for."""
+
+    actor: str
+    purpose: str
+
+
 @dataclass(frozen=True, slots=True)
 class Compromise:
     """What was done about a compromised key.
 
     Attributes:
+        incident: None when the database did not take it; what could be done was done, and `not_recorded` says why.
         rotated: the version that takes its place; None when there is none, and `not_rotated` says why.
         revoked: versions, by this call.
         tokens: that ended, by this call.
         notify: whom to tell; nobody has been told.
     """
 
-    incident: Incident
+    incident: Incident | None
+    not_recorded: str | None
     rotated: KeyInfo | None
     not_rotated: str | None
     revoked: tuple[KeyInfo, ...]
@@ -61,12 +70,13 @@ async def compromise(
     subject: Subject,
     occurred_ms: int | None = None,
     detected_ms: int | None = None,
+    versions: Sequence[int] | None = None,
     history: "UseHistory | None" = None,
     incidents: Incidents | None = None,
 ) -> Compromise:
     """Do what a compromised key asks for.
 
-    1. The versions in question: all of the key that live, or those of the incident that is open for it.
+    1. The versions in question: those given, else those of the incident that is open for the key, else all that live.
     2. The incident, open before anything is done.
     3. A new version for the owner, if the vault gives one in time.
     4. The versions revoked.
@@ -79,47 +89,57 @@ async def compromise(
     """
     parts = core.parts
     incidents = incidents or Incidents(parts)
-    acting = {"actor": subject.actor, "purpose": subject.purpose}
+    acting: Who = {"actor": subject.actor, "purpose": subject.purpose}
     # 1
     raw = raw_key_id(key_id)
     known = await parts.read(parts.store.versions, raw)
     if not known:
         raise InvalidTransition(f"there is no key {key_id}")
-    reach = await of_key(parts, key_id, history)
-    label = await Labels(parts).of(key_id)
+    live = (one.number for one in known if permits(one.record.state, one.newest, KeyAct.REVOKE))
+    numbers = tuple(number for number in live if versions is None or number in versions)
     # 2
-    incident = await _open_for(incidents, raw.hex())
-    if incident is None:
-        numbers = tuple(one.number for one in known if permits(one.record.state, one.newest, KeyAct.REVOKE))
-        incident = await incidents.open(
+    incident, not_recorded = None, None
+    try:
+        incident = await _open_for(incidents, raw.hex()) or await incidents.open(
             IncidentKind.KEY,
             summary,
             occurred_ms=occurred_ms,
             detected_ms=detected_ms,
-            affected=_affected(raw.hex(), numbers, reach),
-            notify=_notify(known[0].owner, label, reach),
             key_id=raw.hex(),
             versions=numbers,
-            actor=subject.actor,
-            purpose=subject.purpose,
+            **acting,
         )
-    numbers = incident.facts.versions
+        numbers = incident.facts.versions if versions is None else numbers
+    except Failed as err:
+        not_recorded = str(err)
     # 3
     rotated, not_rotated = await _rotated(core, known, numbers, subject)
     # 4
-    note = f"incident {incident.id}" if subject.actor.startswith(PERSON) else None
+    note = f"incident {incident.id}" if incident is not None and subject.actor.startswith(PERSON) else None
     revoked = [await _revoke(core, key_id, number, subject, note) for number in reversed(numbers)]
     done = tuple(info for infos in revoked for info in infos)
     # 5
+    reach = await of_key(parts, key_id)
     vault, reason = TokenVault(core), KeyReason.COMPROMISE_SUSPECTED
     tokens = await vault.invalidate_all(Reach(owner=known[0].owner), reason=reason, note=note, **acting)
     # 6
-    said = [
-        f"revoked {len(done)} versions, invalidated {tokens} tokens",
-        f"new version {rotated.key_id}/{rotated.version}" if rotated else f"no new version: {not_rotated}",
-    ]
-    incident = await incidents.update(incident.id, Change(note="; ".join(said)), **acting)
-    return Compromise(incident, rotated, not_rotated, done, tokens, incident.facts.notify)
+    try:
+        label = await Labels(parts).of(key_id)
+    except Failed:
+        label = None  # somebody else wrote it: the team it names is not to be believed
+    notify = _notify(known[0].owner, label, await _services(raw.hex(), history))
+    if incident is not None:
+        said = [
+            f"revoked {len(done)} versions, invalidated {tokens} tokens",
+            f"new version {rotated.key_id}/{rotated.version}" if rotated else f"no new version: {not_rotated}",
+        ]
+        affected = _affected(raw.hex(), numbers, reach)
+        change = Change(affected=affected, notify=notify, versions=numbers, note="; ".join(said))
+        try:
+            incident = await incidents.update(incident.id, change, **acting)
+        except Failed as err:
+            not_recorded = str(err)
+    return Compromise(incident, not_recorded, rotated, not_rotated, done, tokens, notify)
 
 
 async def _open_for(incidents: Incidents, key_id: str) -> Incident | None:
@@ -170,19 +190,27 @@ def owner_name(owner: Owner) -> str:
     return owner.secret_name if owner.secret_name is not None else f"{owner.tenant_id}/{owner.integration_id}"
 
 
-def _affected(key_id: str, numbers: Sequence[int], reach: BlastRadius) -> list[str]:
-    return [
+def _affected(key_id: str, numbers: Sequence[int], reach: BlastRadius) -> tuple[str, ...]:
+    return (
         *(f"owner:{owner_name(owner)}" for owner in reach.owners),
         *(f"key:{key_id}/{number}" for number in numbers),
         *(f"token:{owner_name(token.owner)}:{token.token_id}" for token in reach.tokens),
-    ]
+    )
 
 
-def _notify(owner: Owner, label: KeyLabel | None, reach: BlastRadius) -> list[str]:
+async def _services(key_id: str, history: "UseHistory | None") -> list[str]:
+    """Ask who used the key; whatever goes wrong there must not undo what was done here."""
+    try:
+        return [] if history is None else sorted({use.service for use in await history.of_key(key_id)})
+    except Exception:  # noqa: BLE001 - an index may fail in its own ways
+        return []
+
+
+def _notify(owner: Owner, label: KeyLabel | None, services: Sequence[str]) -> tuple[str, ...]:
     """List who has to hear of it; customers only once somebody has decided so (policy 10c)."""
-    return [
+    return (
         "role:security",
         *([f"team:{label.team}"] if label else []),
-        *(f"service:{service}" for service in reach.services or ()),
+        *(f"service:{service}" for service in services),
         *([f"tenant:{owner.tenant_id}"] if owner.tenant_id else []),
-    ]
+    )

@@ -101,6 +101,7 @@ class IncidentCare(DestructionCare):
         *,
         occurred_ms: int | None = None,
         detected_ms: int | None = None,
+        versions: Sequence[int] | None = None,
         history: UseHistory | None = None,
         terms: Terms | None = None,
         actor: str | None = None,
@@ -109,6 +110,7 @@ class IncidentCare(DestructionCare):
         """Revoke a compromised key, end its owner's tokens, open an incident; a new version if the vault answers.
 
         Needs the database only, but for the new version. Repeat the call when it was cut off: it goes on where it was.
+        As long as the incident is open, its versions are those in question; give `versions` when another one is, too.
 
         Raises:
             InvalidTransition: there is no such key.
@@ -121,6 +123,7 @@ class IncidentCare(DestructionCare):
             subject=Subject.of(actor, purpose),
             occurred_ms=occurred_ms,
             detected_ms=detected_ms,
+            versions=versions,
             history=history,
             incidents=Incidents(self.parts, terms),
         )

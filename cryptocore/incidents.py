@@ -99,10 +99,14 @@ class Incidents:
         return [_incident(one) for one in found]
 
     async def all(self, *, closed: bool = False) -> list[Incident]:
-        """List the open incidents, with `closed` all of them, the newest first; raises as `get`."""
-        found = map(_incident, await self._parts.ask(self._statements.all_latest))
-        chosen = [one for one in found if closed or one.facts.closed_ms is None]
+        """List the open incidents that are to be believed, with `closed` all of them, the newest first."""
+        latest = await self._parts.ask(self._statements.all_latest)
+        chosen = [one for one in map(_incident, latest.found) if closed or one.facts.closed_ms is None]
         return sorted(chosen, key=lambda one: one.facts.detected_ms, reverse=True)
+
+    async def unbelieved(self) -> tuple[str, ...]:
+        """List incidents of which somebody else wrote, changed or took away a revision."""
+        return (await self._parts.ask(self._statements.all_latest)).unbelieved
 
     async def update(
         self, ident: str, change: Change, *, actor: str | None = None, purpose: str | None = None

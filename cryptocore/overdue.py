@@ -104,10 +104,13 @@ async def overdue(
         for late in await core.rotations(due_before_ms=now)
     ]
     found += await _tokens(parts, now - terms.purged_within_hours * HOUR_MS)
-    for incident in await Incidents(parts, terms).all():
+    incidents = Incidents(parts, terms)
+    for incident in await incidents.all():
         if late_of := incident.late(now):
             due_ms = incident.facts.report_due_ms or incident.facts.notification.due_ms
             found.append(Overdue(OverdueKind.INCIDENT, incident.id, due_ms, f"owes: {', '.join(late_of)}"))
+    for name, unbelieved in (("label", await Labels(parts).unbelieved()), ("incident", await incidents.unbelieved())):
+        found += [Overdue(OverdueKind.RECORD, f"{name} {one}", now, "it is not to be believed") for one in unbelieved]
     return sorted(found, key=lambda one: (one.due_ms, one.subject))
 
 

@@ -50,6 +50,14 @@ class Statement:
             raise RecordInvalid("statement.body", f"not a {as_type.__name__} of this version") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The last revision of every subject of a kind, and the subjects of which a row is not to be believed."""
+
+    found: tuple[Statement, ...]
+    unbelieved: tuple[str, ...]
+
+
 class Statements:
     """Statements of one kind.
 
@@ -100,11 +108,17 @@ class Statements:
         found = self.history(connection, subject)
         return found[-1] if found else None
 
-    def all_latest(self, connection: Connection) -> list[Statement]:
-        """Read the last revision of every subject; raises as `history`."""
+    def all_latest(self, connection: Connection) -> Latest:
+        """Read the last revision of every subject; one that is not to be believed does not hide the others."""
         query = _SELECT.where(STATEMENT.c.kind == self._kind).order_by(STATEMENT.c.subject, STATEMENT.c.revision)
         rows = connection.execute(query).mappings()
-        return [self._believed(list(group))[-1] for _, group in groupby(rows, key=lambda row: row["subject"])]
+        found, unbelieved = [], []
+        for subject, group in groupby(rows, key=lambda row: row["subject"]):
+            try:
+                found.append(self._believed(list(group))[-1])
+            except RecordInvalid:
+                unbelieved.append(str(subject)[:64])
+        return Latest(tuple(found), tuple(unbelieved))
 
     def _believed(self, rows: Sequence[RowMapping]) -> list[Statement]:
         found: list[Statement] = []

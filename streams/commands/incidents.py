@@ -7,7 +7,7 @@ import typer
 from cryptocore.terms import IncidentKind
 from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers
 from streams.commands.moments import moment_ms
-from streams.commands.terminal import console, fail, now_ms, print_json, print_table
+from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
@@ -29,12 +29,16 @@ def list_(
 ) -> None:
     """List incidents, the newest first, with what they owe and what of it is late."""
 
-    async def read(core: "CryptoCore") -> tuple[list["Incident"], int]:
-        return await core.incidents().all(closed=closed), await core.incidents().database_ms()
+    async def read(core: "CryptoCore") -> tuple[list["Incident"], int, tuple[str, ...]]:
+        incidents = core.incidents()
+        return await incidents.all(closed=closed), await incidents.database_ms(), await incidents.unbelieved()
 
     with core_answers():
-        found, now = ask(read)
+        found, now, unbelieved = ask(read)
     shown = [_shown(one, now) for one in found]
+    for one in unbelieved:
+        said = f"keytrail: {one} is not shown: somebody else wrote, changed or took away a revision of it"
+        complaint.print(said, style="red", markup=False, soft_wrap=True)
     if as_json:
         print_json(shown)
         return

@@ -384,6 +384,7 @@ async def test_a_compromise_revokes_gives_a_new_version_ends_tokens_and_is_writt
     assert done.tokens == 1
     assert [token.owner for token in await core.tokens.tokens()] == [MAIL]
     assert done.notify == ("role:security", "team:payments", "service:billing", "tenant:t-88")
+    assert done.incident is not None
     facts = done.incident.facts
     assert (facts.kind, facts.versions) == (IncidentKind.KEY, (1, 2))
     assert f"key:{key_id}/2" in facts.affected
@@ -408,6 +409,7 @@ async def test_a_compromise_needs_the_database_only(store_url: str) -> None:
     assert done.not_rotated
     assert [info.state for info in done.revoked] == [KeyState.REVOKED]
     assert done.tokens == 1
+    assert done.incident is not None
     assert "no new version" in (done.incident.facts.note or "")
     core.parts.store.close()
 
@@ -421,11 +423,67 @@ async def test_a_compromise_that_was_cut_off_goes_on_with_the_same_incident(core
     done = await core.compromise(key_id, "again")
     again = await core.compromise(key_id, "once more")
 
+    assert done.incident is not None
+    assert again.incident is not None
     assert done.incident.id == again.incident.id == incident.id
     assert [info.version for info in done.revoked] == [1]
     assert (again.revoked, again.tokens) == ((), 0)
     newest = await core.describe(CRM)
     assert (newest.version, newest.state) == (2, KeyState.ACTIVE)
+
+
+async def test_a_version_that_took_the_place_of_another_can_be_compromised_too(core: CoreUnderTest) -> None:
+    key_id = await active_key(core)
+    first = await core.compromise(key_id, "seen in a log")
+
+    second = await core.compromise(key_id, "seen again", versions=[2])
+
+    assert first.incident is not None
+    assert second.incident is not None
+    assert second.incident.id == first.incident.id
+    assert second.incident.facts.versions == (1, 2)
+    assert [info.version for info in second.revoked] == [2]
+    assert (await core.describe(CRM)).version == 3
+
+
+async def test_rows_that_somebody_else_wrote_do_not_stand_in_the_way_of_a_revocation(
+    core: CoreUnderTest, database: Database
+) -> None:
+    key_id = await active_key(core)
+    await kept(core, core.tokens)
+    forged = "INSERT INTO statement VALUES ('{kind}', '{subject}', 1, 1, {blob}, {blob}, {blob})"
+    for kind, subject in (("incident", "inc-0123456789abcdef"), ("label", key_id)):
+        database.run(forged.format(kind=kind, subject=subject, blob=database.blob("00" * 16)))
+
+    done = await core.compromise(key_id, "seen in a log")
+    late = await core.overdue()
+
+    assert done.incident is not None
+    assert (len(done.revoked), done.tokens) == (1, 1)
+    assert [one.id for one in await core.incidents().all()] == [done.incident.id]
+    assert {one.subject for one in late if one.kind is OverdueKind.RECORD} == {
+        "incident inc-0123456789abcdef",
+        f"label {key_id}",
+    }
+
+
+async def test_a_history_that_fails_and_statements_that_cannot_be_made_do_not_either(tmp_path: Path) -> None:
+    class Failing(Seen):
+        async def of_key(self, key_id: str) -> tuple[ServiceUse, ...]:
+            raise ConnectionError(key_id)
+
+    database = sqlite_database(tmp_path)
+    async with testing.core(store_url=database.url, wrapper=WRAPPER) as core:
+        with acting("user:1001", "key-care"):
+            key_id = await active_key(core)
+            await kept(core, core.tokens)
+            database.run("DROP TABLE statement")
+
+            done = await core.compromise(key_id, "seen in a log", history=Failing())
+
+    assert (done.incident, len(done.revoked), done.tokens) == (None, 1, 1)
+    assert done.not_recorded
+    assert done.notify == ("role:security", "tenant:t-88")
 
 
 # --- a tenant leaves
