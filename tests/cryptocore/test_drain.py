@@ -1,5 +1,6 @@
 """`keytrail drain`: what killed processes left is sent, what is in use is left alone, and a signal ends it in order."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,17 +14,20 @@ from typer.testing import CliRunner
 from cryptocore import Signer, acting
 from cryptocore.clock import SystemClock
 from cryptocore.drain import Drain, Drained
-from cryptocore.events import AuditEvent, ChainClose, ChainOpen
+from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation
 from cryptocore.orphans import Orphans
 from cryptocore.spool import Identity
 from cryptocore.spool_lock import spools_of
 from cryptocore.vocabulary import Durability
 from streams.cli import app
-from tests.cryptocore.filelog import FileTransport
+from tests.cryptocore.filelog import FileTransport, read_log
 from tests.cryptocore.services import OWNER, PARTITIONS, SERVICE, actors_in, lines_in, local_core, registry_of
+from tests.cryptocore.spooling import received
 from tests.cryptocore.test_forking import in_child
+from tests.cryptocore.test_kafka import make_topic, read_all
 
 ROOT = Path(__file__).parents[2]
+KEYTRAIL = Path(sys.executable).with_name("keytrail")
 SIGNER = Signer.generate()
 
 
@@ -170,3 +174,26 @@ def test_the_command_says_what_is_wrong_with_its_settings(
 
     assert run.exit_code == 2
     assert said in run.output
+
+
+@pytest.mark.servers
+async def test_the_command_sends_what_a_killed_process_left_to_kafka(
+    kafka: str, settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    topic = await make_topic(kafka)
+    settings.setenv("KEYTRAIL_CORE_KAFKA_BOOTSTRAP", kafka)
+    settings.setenv("KEYTRAIL_CORE_KAFKA_TOPIC", topic)
+    await asyncio.to_thread(leave_a_spool, tmp_path)
+    sent_before = sum(isinstance(line, AuditEvent) for line in lines_in(tmp_path, SIGNER))
+
+    def drain() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([KEYTRAIL, "drain"], capture_output=True, text=True, check=False, timeout=60)
+
+    run = await asyncio.to_thread(drain)
+
+    assert (run.returncode, run.stdout) == (0, "1 spool sent and removed, 0 in use\n"), run.stderr
+    lines = [*read_log(tmp_path / "log"), *await read_all(kafka, topic)]
+    events = [line for line in received(lines, registry_of(SIGNER)) if isinstance(line, AuditEvent)]
+    assert len(events) > sent_before
+    assert any(event.operation is Operation.ENCRYPT for event in events)
+    assert list((tmp_path / "spool").iterdir()) == []
