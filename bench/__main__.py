@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bench.result import Result
 
-ALL = ("core", "rewrap", "vault", "worker", "demo")
+ALL = ("core", "keys", "rewrap", "vault", "worker", "demo")
 OUT = Path(__file__).parent / "out" / "results.json"
 
 
