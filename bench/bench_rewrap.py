@@ -38,7 +38,7 @@ from streams.demo.vault import VaultServer
 
 HOST = "kv-bench.vault.azure.net"
 KEY = "tokens"
-KEYS = 192
+KEYS = 384
 CALLERS = CONCURRENCY
 ROUNDS = 3
 CALLS = 3

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from sqlalchemy import Select
 
 from cryptocore import rotations
-from cryptocore.audit import Refusal, Subject, no_arrow
+from cryptocore.audit import Refusal, Subject, no_arrow, not_believed
 from cryptocore.cache import key_ref
 from cryptocore.core_keys import KeyCare, Told, raw_key_id
 from cryptocore.envelope import KEY_ID_SIZE, Owner
@@ -17,7 +17,7 @@ from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason, KeyState
 from cryptocore.lifecycle import LIVE, Beside
 from cryptocore.rotations import Rotation, RotationStep
-from cryptocore.store import KeyVersion, database_ms, outbox_row
+from cryptocore.store import KeyVersion, outbox_row
 
 
 class RotationCare(KeyCare):
@@ -231,11 +231,13 @@ class RotationCare(KeyCare):
         found = []
         for row in await parts.keyring.run(parts.store.transaction, rotations.rows(query)):
             old = await parts.keyring.run(parts.store.version, row["key_id"], row["version"])
-            found.append(rotations.rotation_of(row, old))
+            if old is None:
+                raise not_believed("rotation: its version is gone")
+            try:
+                found.append(rotations.rotation_of(row, old))
+            except ValueError:
+                raise not_believed("rotation: not of its form") from None
         return found
-
-    async def _database_ms(self) -> int:
-        return await self.parts.keyring.run(self.parts.store.transaction, database_ms)
 
 
 def _by(rotation_id: str) -> Select[Any]:

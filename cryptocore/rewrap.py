@@ -30,11 +30,11 @@ from cryptocore.wrapping import algorithm_of
 
 PAGE: Final = 64
 """Versions claimed and committed together: what a crash makes somebody do again."""
-CONCURRENCY: Final = 16
+CONCURRENCY: Final = 32
 MAX_FAILURES: Final = 20
 """Failures in a row after which a run stops: the vault, or the right to use it, is gone."""
 
-_WORKERS: Final = 2
+_WORKERS: Final = 3
 """Pages under way at once, so that the vault is not idle while one of them is written."""
 
 Name = tuple[bytes, int]

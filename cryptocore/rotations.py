@@ -164,13 +164,17 @@ def rows(query: Select[Any]) -> Callable[[Connection], Sequence[RowMapping]]:
     return lambda connection: connection.execute(query).mappings().all()
 
 
-def rotation_of(row: RowMapping, old: KeyVersion | None) -> Rotation:
-    """Read a row beside the old version's record, which says how far it is."""
+def rotation_of(row: RowMapping, old: KeyVersion) -> Rotation:
+    """Read a row beside the old version's record, which says how far it is.
+
+    Raises:
+        ValueError: its reason is none.
+    """
     return Rotation(
         id=row["rotation_id"].hex(),
         key_id=row["key_id"].hex(),
         version=row["version"],
-        owner=Owner.decode(row["owner"]) if old is None else old.owner,
+        owner=old.owner,
         next_key_id=row["next_key_id"].hex(),
         next_version=row["next_version"],
         reason=KeyReason(row["reason"]),
@@ -178,6 +182,6 @@ def rotation_of(row: RowMapping, old: KeyVersion | None) -> Rotation:
         due_ms=row["due_ms"],
         rows_left=row["rows_left"],
         reported_ms=row["reported_ms"],
-        state=KeyState.PRE_ACTIVATION if old is None else old.record.state,
-        overwritten=old is not None and old.record.state is KeyState.DESTROYED and not old.wrapped_dek,
+        state=old.record.state,
+        overwritten=old.record.state is KeyState.DESTROYED and not old.wrapped_dek,
     )

@@ -198,14 +198,14 @@ class WrapsOnly(LocalKeyWrapper):
 
 
 async def test_a_run_stops_after_too_many_failures_in_a_row(core: CoreUnderTest) -> None:
-    await keys(core, 40)
+    await keys(core, 60)
     core.wrapper.rotate()
     core.wrapper.disable("1")
 
     with pytest.raises(AccessDenied):
         await core.rewrap(**ADMIN)
 
-    assert 20 <= len(core.events.only(Operation.REWRAP)) < 36  # sixteen were under way at once
+    assert 20 <= len(core.events.only(Operation.REWRAP)) < 52  # thirty-two were under way at once
 
 
 async def test_a_tampered_row_is_counted_and_the_rest_goes_on(core: CoreUnderTest) -> None:

@@ -3,13 +3,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from cryptocore import testing
 from cryptocore.approvals import Action
 from cryptocore.envelope import Owner
-from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransition
+from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
+from cryptocore.rotation_tables import ROTATION
 from cryptocore.rotations import DAY_MS, RotationStep
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, both
@@ -183,3 +185,16 @@ async def test_a_change_of_owner_that_cannot_be_is_refused_and_told(core: CoreUn
     assert core.events.only(Operation.ROTATE)[-1].outcome is Outcome.DENIED
     if act != "none":
         assert await made(core)
+
+
+async def test_a_rotation_that_somebody_wrote_over_is_not_believed_and_ends_nothing(core: CoreUnderTest) -> None:
+    await made(core)
+    await core.rotate(OWNER, reason=KeyReason.SCHEDULED, **ADMIN)
+    rotation = await core.rotation(OWNER)
+
+    core.store.transaction(lambda it: it.execute(update(ROTATION).values(rows_left=0, finished_ms=1)))
+    assert (await core.rotation(rotation.id)).step is RotationStep.RETIRE
+    core.store.transaction(lambda it: it.execute(update(ROTATION).values(reason="whim")))
+
+    with pytest.raises(KeyUnavailable):
+        await core.rotation(rotation.id)
