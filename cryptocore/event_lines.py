@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from cryptocore import event_rules
+from cryptocore import control_rules, event_rules
 from cryptocore.event_texts import MAX_INTEGER, MAX_VERSION
 from cryptocore.keys import KeyState
 from cryptocore.vocabulary import Durability, Operation, Outcome, Phase, Reason
@@ -126,7 +126,7 @@ class ChainOpen(
     continues: str | None = None
 
     def __post_init__(self) -> None:
-        event_rules.check_open(self)
+        control_rules.check_open(self)
 
 
 class Head(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
@@ -167,7 +167,7 @@ class Heartbeat(
     oldest_unsent_at: str | None = None
 
     def __post_init__(self) -> None:
-        event_rules.check_heads(self)
+        control_rules.check_heads(self)
 
 
 class ChainClose(
@@ -191,7 +191,7 @@ class ChainClose(
     oldest_unsent_at: str | None = None
 
     def __post_init__(self) -> None:
-        event_rules.check_heads(self)
+        control_rules.check_heads(self)
 
 
 Line: TypeAlias = AuditEvent | ChainOpen | Heartbeat | ChainClose

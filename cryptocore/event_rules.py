@@ -16,7 +16,6 @@ from cryptocore.event_texts import (
     addresses,
     dates,
     hosts,
-    is_digest,
     is_key_id,
     is_note,
     is_request_id,
@@ -46,10 +45,7 @@ from cryptocore.vocabulary import (
 if TYPE_CHECKING:
     from cryptocore.event_lines import (
         AuditEvent,
-        ChainClose,
-        ChainOpen,
         Count,
-        Heartbeat,
         KekRef,
         OwnerRef,
         VaultAttempt,
@@ -60,12 +56,14 @@ def _wrong(field: str, problem: str) -> EventInvalid:
     return EventInvalid(field, problem)
 
 
-def _check_uuid(field: str, text: str) -> None:
+def check_uuid(field: str, text: str) -> None:
+    """Refuse what is no UUID in lower case."""
     if not is_uuid(text):
         raise _wrong(field, "not a lower-case UUID")
 
 
-def _check_time(field: str, text: str) -> None:
+def check_time(field: str, text: str) -> None:
+    """Refuse what is no time of this format."""
     if not dates[text[:10]] or not is_time_of_day(text, 10):
         raise _wrong(field, "not a UTC time with six digits and Z")
 
@@ -136,7 +134,7 @@ def _judge_phase(event: "AuditEvent") -> None:
     if event.phase is Phase.OUTCOME:
         if event.intent_id is None:
             raise _wrong("intent_id", "an outcome event carries one")
-        _check_uuid("intent_id", event.intent_id)
+        check_uuid("intent_id", event.intent_id)
     elif event.intent_id is not None:
         raise _wrong("intent_id", f"a {event.phase} event carries none")
     if event.outcome is Outcome.UNKNOWN and event.phase is not Phase.OUTCOME:
@@ -203,7 +201,7 @@ def _judge_call_ids(event: "AuditEvent") -> None:
     if len(event.call_ids) > MAX_CALL_IDS or len(set(event.call_ids)) != len(event.call_ids):
         raise _wrong("call_ids", f"at most {MAX_CALL_IDS}, all different")
     for place, call_id in enumerate(event.call_ids):
-        _check_uuid(f"call_ids[{place}]", call_id)
+        check_uuid(f"call_ids[{place}]", call_id)
     if len(event.vault_attempts) > MAX_CALL_IDS:
         raise _wrong("vault_attempts", f"at most {MAX_CALL_IDS}")
     if len({attempt.call_id for attempt in event.vault_attempts}) != len(event.vault_attempts):
@@ -278,37 +276,9 @@ def _check_kek(kek: "KekRef", operation: Operation) -> None:
 
 
 def _check_attempt(field: str, attempt: "VaultAttempt") -> None:
-    _check_uuid(f"{field}.call_id", attempt.call_id)
+    check_uuid(f"{field}.call_id", attempt.call_id)
     if attempt.request_id is not None and not is_request_id(attempt.request_id):
         raise _wrong(f"{field}.request_id", "not 1 to 128 visible ASCII characters")
-    _check_time(f"{field}.started_at", attempt.started_at)
+    check_time(f"{field}.started_at", attempt.started_at)
     if attempt.ended_at is not None:
-        _check_time(f"{field}.ended_at", attempt.ended_at)
-
-
-def check_open(line: "ChainOpen") -> None:
-    """Check a `chain.open`."""
-    _check_control(line)
-    if line.continues is not None and not is_key_id(line.continues):
-        raise _wrong("continues", "not 32 lower-case hex digits")
-
-
-def check_heads(line: "Heartbeat | ChainClose") -> None:
-    """Check a heartbeat or a `chain.close`."""
-    _check_control(line)
-    for place, head in enumerate(line.heads):
-        if not is_digest(head.digest):
-            raise _wrong(f"heads[{place}].digest", "not 64 lower-case hex digits")
-    if len({(head.generation, head.partition) for head in line.heads}) != len(line.heads):
-        raise _wrong("heads", "one entry for each generation and partition")
-    if len({(tally.operation, tally.outcome) for tally in line.tallies}) != len(line.tallies):
-        raise _wrong("tallies", "one entry for each operation and outcome")
-    if line.oldest_unsent_at is not None:
-        _check_time("oldest_unsent_at", line.oldest_unsent_at)
-
-
-def _check_control(line: "ChainOpen | Heartbeat | ChainClose") -> None:
-    _check_uuid("id", line.id)
-    _check_time("at", line.at)
-    if not services[line.service]:
-        raise _wrong("service", "not a source name")
+        check_time(f"{field}.ended_at", attempt.ended_at)
