@@ -1,7 +1,7 @@
 """The events of one process: who did what to which key, made and committed in one place."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
@@ -227,6 +227,26 @@ class Audit:
             AuditUnavailable: they are not durable.
         """
         await despite_cancellation(self.emitter.record(*events))
+
+    async def intend(self, intent: AuditEvent, conclude: Callable[[], Awaitable[None]]) -> None:
+        """Commit an intent; when the caller is cancelled just then, `conclude` it at once, since nobody else will.
+
+        Raises:
+            AuditUnavailable: it is not durable: do not act.
+        """
+        durable = False
+
+        async def commit() -> None:
+            nonlocal durable
+            await self.emitter.record(intent)
+            durable = True
+
+        try:
+            await despite_cancellation(commit())
+        except asyncio.CancelledError:
+            if durable:
+                await conclude()
+            raise
 
     async def refuse(self, operation: Operation, subject: Subject, refusal: Refusal) -> NoReturn:
         """Leave the event of a refusal, then raise its error.

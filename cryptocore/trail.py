@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cryptocore import forking
-from cryptocore.audit import Audit, Subject, despite_cancellation
+from cryptocore.audit import Audit, Subject
 from cryptocore.clock import rfc3339
 from cryptocore.emitter import Emitter
 from cryptocore.entries import new_id
@@ -158,11 +158,8 @@ class AuditTrail:
         intent = self._audit.event(
             operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call.call_ids
         )
-        await self.open()
-        await self._audit.record(intent)
-        try:
-            yield call
-        finally:
+
+        async def conclude() -> None:
             outcome = self._audit.event(
                 operation,
                 subject,
@@ -173,7 +170,14 @@ class AuditTrail:
                 intent_id=intent.id,
                 attempts=call.attempts,
             )
-            await despite_cancellation(self._emitter.record(outcome))
+            await self._audit.record(outcome)
+
+        await self.open()
+        await self._audit.intend(intent, conclude)
+        try:
+            yield call
+        finally:
+            await conclude()
 
     def attempt(self, call_id: str, *, started_us: int, ended_us: int | None = None, **answer: Any) -> VaultAttempt:
         """Describe one request of a call: `http_status` and `request_id` (`x-ms-request-id`) as the vault gave them."""

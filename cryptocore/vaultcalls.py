@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
-from cryptocore.audit import Audit, Refusal, Subject, despite_cancellation
+from cryptocore.audit import Audit, Refusal, Subject
 from cryptocore.bare import BareWrap
 from cryptocore.envelope import DEK_SIZE, Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
-from cryptocore.events import AuditEvent, KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
 from cryptocore.throttle import VaultBudget
 from cryptocore.wrapping import (
     BlobInvalid,
@@ -172,7 +172,7 @@ class VaultCalls:
         call_ids = wrapper.draw_call_ids()
         intent = self._audit.event(operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call_ids)
         conclude = partial(self._conclude, operation, subject, kek=kek, intent_id=intent.id)
-        await self._intend(intent, conclude)
+        await self._audit.intend(intent, partial(conclude, attempts=(), outcome=Outcome.UNKNOWN))
         # 2. The call. Whatever it raises is reduced to a reason: it may hold the request's body.
         result: R | None = None
         attempts: tuple[VaultAttempt, ...] = ()
@@ -203,22 +203,6 @@ class VaultCalls:
         await conclude(attempts=attempts, outcome=Outcome.SUCCEEDED)
         assert result is not None
         return result
-
-    async def _intend(self, intent: AuditEvent, conclude: Callable[..., Awaitable[None]]) -> None:
-        """Commit the intent; when the caller is cancelled just then, say at once that its call has no known outcome."""
-        durable = False
-
-        async def commit() -> None:
-            nonlocal durable
-            await self._audit.emitter.record(intent)
-            durable = True
-
-        try:
-            await despite_cancellation(commit())
-        except asyncio.CancelledError:
-            if durable:
-                await conclude(attempts=(), outcome=Outcome.UNKNOWN)
-            raise
 
     async def _conclude(
         self,

@@ -53,10 +53,11 @@ class Keytrail:
     def _begin(self, task: "Task[Any, Any] | None" = None, **_: Any) -> None:
         if task is None or task.app is not self._app:
             return
+        around = in_context() if task.request.is_eager else (None, None)  # run where it is called, so by who calls it
+        actor = _header(task.request, ACTOR) or around[0] or self._actor
+        purpose = _header(task.request, PURPOSE) or around[1] or self._purpose
         stack = ExitStack()
-        stack.enter_context(
-            acting_anew(_header(task.request, ACTOR) or self._actor, _header(task.request, PURPOSE) or self._purpose)
-        )
+        stack.enter_context(acting_anew(actor, purpose))
         self._running[task.request] = stack
 
     def _end(self, task: "Task[Any, Any] | None" = None, **_: Any) -> None:

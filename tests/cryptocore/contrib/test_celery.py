@@ -34,6 +34,8 @@ def test_a_task_acts_as_whom_it_was_sent_by_and_a_scheduled_one_as_the_scheduler
             second.get(timeout=20)
         with acting(actor="user:4712", purpose="p"):
             assert app.tasks["tokens.sync"].apply(("t-88", "17", stored)).get() == len("refresh-me")
+        [eager] = core.events.only(Operation.DECRYPT)
+        assert eager.actor == "user:4712", "a task that runs where it is called acts as who calls it"
 
         actors = [(event.actor, event.purpose) for event in core.events.only(Operation.ENCRYPT)]
     assert actors == [("user:0", "p"), ("user:4711", "store-token"), ("job:scheduler", "store-token")]
