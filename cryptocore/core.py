@@ -155,6 +155,7 @@ class CryptoCore(IncidentCare):
 
     def after_fork(self) -> None:
         """Start afresh in a forked child, with no DEK, no task and no connection of the parent."""
+        self._cache.clear()
         forking.keep(self.parts)
         self._start_afresh()
 
