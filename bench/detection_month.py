@@ -18,6 +18,7 @@ from bench.month.live import Lived, live
 from bench.month.plan import FULL, SHORT, Calendar
 from bench.month.verdict import Verdict, judge
 from bench.month.world import month
+from streams.outfolder import FolderInUse
 
 
 def run(calendar: Calendar, seed: int) -> tuple[Lived, Verdict]:
@@ -36,8 +37,7 @@ def main(arguments: list[str]) -> int:
     seeds = list(range(1, chosen.seeds + 1)) if chosen.seeds else chosen.seed or [1]
     calendar = SHORT if chosen.short else FULL
     if chosen.write is not None:
-        files.write(month(calendar, seeds[0]), seeds[0], chosen.write)
-        return 0
+        return _write(calendar, seeds[0], chosen.write)
     console, wrong = Console(width=None if sys.stdout.isatty() else 140), 0
     for seed in seeds:
         lived, verdict = run(calendar, seed)
@@ -45,6 +45,15 @@ def main(arguments: list[str]) -> int:
         wrong += len(verdict.problems)
     console.print(f"{len(seeds)} months, {wrong} problems")
     return 1 if wrong else 0
+
+
+def _write(calendar: Calendar, seed: int, folder: Path) -> int:
+    try:
+        files.write(month(calendar, seed), seed, folder)
+    except FolderInUse as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    return 0
 
 
 def _tell(console: Console, seed: int, lived: Lived, verdict: Verdict) -> None:

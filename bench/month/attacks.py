@@ -6,7 +6,7 @@ from bench.month.acts import Act, us
 from bench.month.calls import FORBIDDEN
 from bench.month.fleet import ADMIN, Fleet
 from bench.month.keytable import Key, Standing
-from bench.month.plan import HOUR_S, KEKS, Calendar
+from bench.month.plan import CUT_VAULT, HOUR_S, KEKS, Calendar
 from bench.month.records import SETTING_DELETED, SETTING_WRITTEN
 from bench.month.staff import BACKUP
 from bench.month.told import AT_ONCE_S, CUT_S, EVENT_S, PROVISIONAL_S, Planted, Told
@@ -14,7 +14,6 @@ from bench.month.traffic import read, secret
 from cryptocore.events import Operation, Reason
 from cryptocore.keys import KeyState
 
-CUT_VAULT: Final = "kv-eu"
 REVOKED_SERVICE: Final = "crm-sync"
 _TOR: Final = "185.220.7.9"
 _DISABLED: Final = "archive-kek"

@@ -24,6 +24,8 @@ KEKS: Final = {
 OWN_ROTATION: Final = "secrets-kek"
 """The KEK that the key service rotates itself; all others are the pipeline's to rotate."""
 OUTAGE_S: Final = 45 * MINUTE_S
+CUT_VAULT: Final = "kv-eu"
+"""The vault whose log is cut."""
 CLIENTS: Final = frozenset({"kv-prod"})
 """Vaults whose log shows the client's id; the others show the service's (reports on the real one differ)."""
 
