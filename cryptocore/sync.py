@@ -87,7 +87,7 @@ class Blocking:
             raise
 
     def close(self) -> None:
-        """Close the core, and end the thread if there is one; the next call would start anew."""
+        """Close the core, and end the thread if there is one; a closed core is of no more use in this process."""
         self._refuse_to_block("close")
         if self._own is None and not self._emitter.is_open:
             return
