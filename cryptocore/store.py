@@ -7,55 +7,27 @@ the columns agree with the record. Errors are raised `from None`: what SQLAlchem
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from cryptocore import forking
-from cryptocore.clock import Clock, parse_rfc3339
+from cryptocore.clock import Clock
 from cryptocore.envelope import Owner
-from cryptocore.errors import EnvelopeInvalid, EventInvalid, KeyRecordRollback, RecordInvalid
-from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyState
-from cryptocore.records import KeyRecord, SignedRecord, verify_record
-from cryptocore.registry import Registry, Role
-from cryptocore.signing import OUTBOX, SignatureInvalid, verify
+from cryptocore.registry import Registry
 from cryptocore.store_engine import StoreOptions, engine_of
 from cryptocore.store_errors import StoreConflict, errors_of_the_store
-from cryptocore.store_outbox import OutboxClaim, OutboxRow, outbox_row, unsent
+from cryptocore.store_outbox import OutboxClaim, OutboxRow, outbox_row, unsent, vouched
+from cryptocore.store_rows import KeyVersion, believed, columns_of
 from cryptocore.store_schema import check_schema, metadata
 from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION
-from cryptocore.vocabulary import LIFE_CYCLE
 
 T = TypeVar("T")
 
 __all__ = ["Change", "KeyStore", "KeyVersion", "OutboxClaim", "OutboxRow", "StoreConflict", "database_ms", "outbox_row"]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyVersion:
-    """A key version whose record was verified, or is about to be written."""
-
-    record: KeyRecord = field(repr=False)
-    signed: SignedRecord = field(repr=False)
-    owner: Owner
-    wrapped_dek: bytes = field(repr=False)
-
-    @property
-    def key_id(self) -> bytes:
-        return self.record.key_id
-
-    @property
-    def number(self) -> int:
-        return self.record.key_version
-
-    @property
-    def newest(self) -> bool:
-        """Whether nothing superseded it."""
-        return self.record.superseded_by == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +85,14 @@ class KeyStore:
         """
         where = (KEY_VERSION.c.key_id == key_id) & (KEY_VERSION.c.version == number)
         rows = self.transaction(lambda connection: connection.execute(_SELECT.where(where)).mappings().all())
-        return self._believed(rows[0]) if rows else None
+        return believed(rows[0], self._registry) if rows else None
 
     def versions(self, key_id: bytes) -> list[KeyVersion]:
         """Read all versions of a key, oldest first; raises as `version` does."""
         query = _SELECT.where(KEY_VERSION.c.key_id == key_id).order_by(KEY_VERSION.c.version)
-        return [self._believed(row) for row in self.transaction(lambda it: it.execute(query).mappings().all())]
+        return [
+            believed(row, self._registry) for row in self.transaction(lambda it: it.execute(query).mappings().all())
+        ]
 
     def newest(self, owner: Owner) -> KeyVersion | None:
         """Read the version that encrypts for an owner, else the last one made; raises as `version` does."""
@@ -126,7 +100,7 @@ class KeyStore:
         rows = self.transaction(lambda connection: connection.execute(query).mappings().all())
         if not rows:
             return None
-        versions = [self._believed(row) for row in rows]
+        versions = [believed(row, self._registry) for row in rows]
         return max(versions, key=_standing)
 
     def apply(self, changes: Sequence[Change], *, beside: Sequence[Callable[[Connection], None]] = ()) -> None:
@@ -215,76 +189,11 @@ class KeyStore:
         found = []
         for number, stored, signature in connection.execute(query).all():
             line = stored if isinstance(stored, bytes) else b""
-            vouched, stated = self._vouched(connection, service, line, signature)
-            found.append(OutboxRow(number, line, vouched, stated))
+            holds, stated = vouched(connection, self._registry, service, line, signature)
+            found.append(OutboxRow(number, line, holds, stated))
         return found
 
-    def _vouched(
-        self, connection: Connection, service: str, line: bytes, signature: object
-    ) -> tuple[bool, SignedRecord | None]:
-        """Say whether a signature of its own, or which signed record, holds for this event of the service."""
-        try:
-            event = decode_line(line)
-        except EventInvalid:
-            return False, None
-        if not isinstance(event, AuditEvent) or event.service != service or event.operation not in LIFE_CYCLE:
-            return False, None
-        if signature is not None or event.key is None:
-            return self._signed(event, line, signature), None
-        named = (bytes.fromhex(event.key.id), event.key.version, event.key.revision)
-        where = (KEY_HISTORY.c.key_id == named[0]) & (KEY_HISTORY.c.version == named[1])
-        row = connection.execute(_HISTORY.where(where & (KEY_HISTORY.c.revision == named[2]))).mappings().first()
-        if row is None:
-            return False, None
-        try:
-            record, signed = self._verified(row)
-        except RecordInvalid:
-            return False, None
-        said = (record.key_id, record.key_version, record.revision)
-        holds = said == named and record.event_sha256 == sha256(line).digest()
-        return holds, signed if holds else None
 
-    def _signed(self, event: AuditEvent, line: bytes, signature: object) -> bool:
-        """Say whether somebody with the role `keys` signed the line."""
-        at_ms = parse_rfc3339(event.occurred_at) // 1000
-        if not isinstance(signature, bytes):
-            return False
-        for entry in self._registry.signers:
-            if entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
-                with contextlib.suppress(SignatureInvalid):
-                    verify(entry.public_key, OUTBOX, line, signature)
-                    return True
-        return False
-
-    def _verified(self, row: RowMapping) -> tuple[KeyRecord, SignedRecord]:
-        for name in ("record", "signature"):
-            _check_bytes(name, row[name])
-        signed = SignedRecord(record=row["record"], signature=row["signature"])
-        record = verify_record(signed, self._registry, at_ms=KeyRecord.decode(signed.record).changed_at_ms)
-        return record, signed
-
-    def _believed(self, row: RowMapping) -> KeyVersion:
-        record, signed = self._verified(row)
-        for name in ("owner", "wrapped_dek"):
-            _check_bytes(name, row[name])
-        try:
-            owner = Owner.decode(row["owner"])
-        except EnvelopeInvalid as err:
-            raise RecordInvalid("owner", err.problem) from None
-        version = KeyVersion(record=record, signed=signed, owner=owner, wrapped_dek=row["wrapped_dek"])
-        for name, value in _columns(version).items():
-            if row[name] != value:
-                raise RecordInvalid(name, "the row does not agree with its record")
-        if owner.digest() != record.owner_sha256:
-            raise RecordInvalid("owner", "the row does not agree with its record")
-        if sha256(version.wrapped_dek).digest() != record.wrapped_dek_sha256:
-            raise RecordInvalid("wrapped_dek", "the row does not agree with its record")
-        if row["last_revision"] != record.revision:
-            raise KeyRecordRollback("the history of the key version is ahead of it, or gone")
-        return version
-
-
-_HISTORY: Final = select(KEY_HISTORY.c.record, KEY_HISTORY.c.signature)
 _SELECT: Final = select(
     KEY_VERSION,
     select(func.max(KEY_HISTORY.c.revision))
@@ -313,28 +222,6 @@ def _standing(version: KeyVersion) -> tuple[bool, bool, int, int]:
     return encrypts, may_yet, version.record.changed_at_ms, version.number
 
 
-def _check_bytes(name: str, value: object) -> None:
-    """SQLite keeps a text in a column of bytes when somebody puts it there."""
-    if not isinstance(value, bytes):
-        raise RecordInvalid(name, "not bytes")
-
-
-def _columns(version: KeyVersion) -> dict[str, Any]:
-    record = version.record
-    return {
-        "key_id": record.key_id,
-        "version": record.key_version,
-        "revision": record.revision,
-        "state": record.state.value,
-        "owner": version.owner.encode(),
-        "superseded_by": record.superseded_by,
-        "retire_at_ms": record.retire_at_ms,
-        "kek_alias": record.kek_alias,
-        "kek_version": record.kek_version,
-        "wrapped_dek": version.wrapped_dek,
-    }
-
-
 def _write_all(connection: Connection, changes: Sequence[Change]) -> None:
     for change in changes:
         _write(connection, change)
@@ -344,7 +231,7 @@ def _write(connection: Connection, change: Change) -> None:
     version = change.version
     key = {"key_id": version.key_id, "version": version.number}
     signed = {"record": version.signed.record, "signature": version.signed.signature}
-    columns = _columns(version) | signed
+    columns = columns_of(version) | signed
     revision = version.record.revision
     if revision == 1:
         connection.execute(insert(KEY_VERSION).values(**columns))

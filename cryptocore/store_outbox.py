@@ -1,16 +1,23 @@
 """The outbox: life-cycle events that wait in the store's database until a relay has put them into a spool."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Transaction, insert, select, update
 
-from cryptocore.events import AuditEvent, encode_line
+from cryptocore.clock import parse_rfc3339
+from cryptocore.errors import EventInvalid, RecordInvalid
+from cryptocore.events import AuditEvent, decode_line, encode_line
 from cryptocore.records import SignedRecord
-from cryptocore.signing import OUTBOX, Signer
+from cryptocore.registry import Registry, Role
+from cryptocore.signing import OUTBOX, SignatureInvalid, Signer, verify
 from cryptocore.store_errors import errors_of_the_store
-from cryptocore.store_tables import AUDIT_OUTBOX
+from cryptocore.store_rows import verified
+from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY
+from cryptocore.vocabulary import LIFE_CYCLE
 
 if TYPE_CHECKING:
     from cryptocore.store import KeyStore
@@ -91,3 +98,45 @@ def unsent(service: str, limit: int) -> Any:
         .order_by(AUDIT_OUTBOX.c.number)
         .limit(limit)
     )
+
+
+def vouched(
+    connection: Connection, registry: Registry, service: str, line: bytes, signature: object
+) -> tuple[bool, SignedRecord | None]:
+    """Say whether a signature of its own, or which signed record, holds for this event of the service."""
+    try:
+        event = decode_line(line)
+    except EventInvalid:
+        return False, None
+    if not isinstance(event, AuditEvent) or event.service != service or event.operation not in LIFE_CYCLE:
+        return False, None
+    if signature is not None or event.key is None:
+        return _signed(registry, event, line, signature), None
+    named = (bytes.fromhex(event.key.id), event.key.version, event.key.revision)
+    where = (KEY_HISTORY.c.key_id == named[0]) & (KEY_HISTORY.c.version == named[1])
+    row = connection.execute(_HISTORY.where(where & (KEY_HISTORY.c.revision == named[2]))).mappings().first()
+    if row is None:
+        return False, None
+    try:
+        record, signed = verified(row, registry)
+    except RecordInvalid:
+        return False, None
+    said = (record.key_id, record.key_version, record.revision)
+    holds = said == named and record.event_sha256 == sha256(line).digest()
+    return holds, signed if holds else None
+
+
+def _signed(registry: Registry, event: AuditEvent, line: bytes, signature: object) -> bool:
+    """Say whether somebody with the role `keys` signed the line."""
+    at_ms = parse_rfc3339(event.occurred_at) // 1000
+    if not isinstance(signature, bytes):
+        return False
+    for entry in registry.signers:
+        if entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
+            with contextlib.suppress(SignatureInvalid):
+                verify(entry.public_key, OUTBOX, line, signature)
+                return True
+    return False
+
+
+_HISTORY: Final = select(KEY_HISTORY.c.record, KEY_HISTORY.c.signature)

@@ -175,7 +175,7 @@ async def test_three_replicas_drop_a_revoked_dek_within_a_second(kafka: str, tmp
     await admin.create_topics([NewTopic(topic, 2, 1, topic_configs={"cleanup.policy": "compact"})])
     await admin.close()
     url = f"sqlite:///{tmp_path / 'keys.sqlite'}"
-    rounds = int(os.environ.get("KEYTRAIL_REVOCATIONS", "3"))
+    rounds = int(os.environ.get("REVOCATIONS", "3"))
     async with AsyncExitStack() as stack:
         replicas = [
             await stack.enter_async_context(replica(tmp_path / f"spool{number}", signer, url, kafka, topic))
