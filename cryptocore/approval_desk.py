@@ -1,12 +1,14 @@
 """Where approvals are used: judged by the database's time, their nonces counted once, in the transaction of the act."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from sqlalchemy import Connection, insert, select
 
 from cryptocore.approval_pairs import Verified, two_people
 from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.audit import Refusal
+from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.errors import AccessDenied
 from cryptocore.events import KeyRef, Outcome, Reason
 from cryptocore.registry import Registry
@@ -14,6 +16,11 @@ from cryptocore.rotation_tables import APPROVAL_NONCE
 from cryptocore.store import database_ms
 
 Names = tuple[Action, bytes, int, int, bytes]
+
+
+def of_file(action: Action, content: bytes) -> Names:
+    """Name the very bytes of a file or a JSON text, for the actions whose subject is one."""
+    return action, bytes(KEY_ID_SIZE), 0, 0, sha256(content).digest()
 
 
 def use(

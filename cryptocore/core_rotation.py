@@ -164,8 +164,8 @@ class RotationCare(KeyCare):
         theirs = await parts.keyring.run(parts.store.newest, to)
         if owner == to:
             raise no_arrow("the key is this owner's already", key_ref(old))
-        lives = theirs is not None and theirs.record.state in LIVE
-        if theirs is not None and lives and not (theirs.newest and theirs.record.state is KeyState.ACTIVE):
+        lives = theirs is not None and theirs.newest and theirs.record.state in LIVE
+        if theirs is not None and lives and theirs.record.state is not KeyState.ACTIVE:
             raise no_arrow("the new owner has a key that lives and does not encrypt", key_ref(theirs))
         # 2
         changes = []

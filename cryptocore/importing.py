@@ -78,9 +78,9 @@ class Importing:
             return known
         parts.lifecycle.revisions.check_signer()
         newest = await parts.keyring.run(parts.store.newest, owner)
-        lives = newest is not None and newest.record.state in LIVE
-        encrypts = newest is not None and newest.newest and newest.record.state is KeyState.ACTIVE
-        if newest is not None and lives and newest.newest and not encrypts:
+        lives = newest is not None and newest.newest and newest.record.state in LIVE
+        encrypts = newest is not None and lives and newest.record.state is KeyState.ACTIVE
+        if newest is not None and lives and not encrypts:
             raise no_arrow("the owner has a key that lives and does not encrypt", key_ref(newest))
         # 2
         key_id = parts.ids(KEY_ID_SIZE)

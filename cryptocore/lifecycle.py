@@ -62,7 +62,7 @@ class LifeCycle:
         """
         # 1
         newest = await self._keyring.run(self._store.newest, owner)
-        if newest is not None and newest.record.state in LIVE:
+        if newest is not None and newest.newest and newest.record.state in LIVE:
             raise no_arrow("the owner has a key that lives", key_ref(newest))
         # 2
         self.revisions.check_signer()

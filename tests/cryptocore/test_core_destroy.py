@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from cryptocore import testing
-from cryptocore.approvals import Action
+from cryptocore import approval_desk, testing
+from cryptocore.approvals import Action, Approval, sign_approval
+from cryptocore.audit import Refusal
 from cryptocore.copies import Copies, CopiesInvalid
 from cryptocore.destruction import DestructionInvalid, read_certificate
 from cryptocore.envelope import Owner
@@ -338,3 +339,34 @@ async def test_a_cooling_off_lasts_a_day_at_least(core: CoreUnderTest) -> None:
         await core.request_destruction([], cooling_off_days=0, **ADMIN)
     with pytest.raises(ConfigurationError):
         await core.destroy("no id", **ADMIN)
+
+
+async def test_what_is_approved_besides_keys_is_the_very_bytes_of_a_file_and_counts_once(core: CoreUnderTest) -> None:
+    now_ms = core.clock.now_us() // 1000
+    file = b'{"silence":"volume_anomaly"}'
+    signed = [
+        sign_approval(
+            Approval.of_file(
+                Action.SILENCE,
+                file,
+                deployment=core.registry.deployment,
+                not_before_ms=now_ms,
+                expires_ms=now_ms + 1_000,
+                nonce=bytes([number]) * 16,
+                signer_id=by.signer_id,
+            ),
+            by,
+        )
+        for number, by in enumerate((ADA, BEN))
+    ]
+
+    def used(action: Action, content: bytes) -> Any:
+        names = approval_desk.of_file(action, content)
+        return core.store.transaction(lambda it: approval_desk.use(it, signed, core.registry, names))
+
+    for action, content in ((Action.SILENCE, file + b" "), (Action.REVIEW, file)):
+        with pytest.raises(Refusal):
+            used(action, content)
+    assert [one.person for one in used(Action.SILENCE, file)] == ["Ada Example", "Ben Example"]
+    with pytest.raises(Refusal):
+        used(Action.SILENCE, file)

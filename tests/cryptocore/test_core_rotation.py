@@ -198,3 +198,19 @@ async def test_a_rotation_that_somebody_wrote_over_is_not_believed_and_ends_noth
 
     with pytest.raises(KeyUnavailable):
         await core.rotation(rotation.id)
+
+
+async def test_an_owner_whose_newest_key_is_archived_gets_another_although_an_old_version_still_decrypts(
+    core: CoreUnderTest,
+) -> None:
+    ciphertext = await made(core)
+    key_id = (await core.rotate(OWNER, reason=KeyReason.SCHEDULED, **ADMIN)).key_id
+    await core.archive(key_id, version=2, reason=KeyReason.OPERATOR, **ADMIN)
+    core.clock.advance(1)
+    await core.suspend(key_id, version=1, reason=KeyReason.OPERATOR, **ADMIN)
+    await core.resume(key_id, version=1, reason=KeyReason.OPERATOR, **ADMIN)
+
+    new = await core.create_key(OWNER, **ADMIN)
+
+    assert new.key_id != key_id
+    assert await core.decrypt(ciphertext, owner=OWNER, record=RECORD, **ADMIN) == b"token"
