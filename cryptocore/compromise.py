@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
     from cryptocore.impact import UseHistory
 
+MAX_NAMED: Final = 1_000
+"""Tokens that an incident names one by one; each has its event besides."""
 VAULT_WAIT_S: Final = 10.0
 """How long the revocation waits for a new version, at most."""
 
@@ -194,7 +196,8 @@ def _affected(key_id: str, numbers: Sequence[int], reach: BlastRadius) -> tuple[
     return (
         *(f"owner:{owner_name(owner)}" for owner in reach.owners),
         *(f"key:{key_id}/{number}" for number in numbers),
-        *(f"token:{owner_name(token.owner)}:{token.token_id}" for token in reach.tokens),
+        *(f"token:{owner_name(token.owner)}:{token.token_id}" for token in reach.tokens[:MAX_NAMED]),
+        *([f"tokens:{len(reach.tokens)} in all"] if len(reach.tokens) > MAX_NAMED else []),
     )
 
 

@@ -3,14 +3,17 @@ import logging
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from cryptocore import testing
+from cryptocore import testing, token_rows
 from cryptocore.batch import SealedBatch
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
@@ -22,18 +25,21 @@ from cryptocore.errors import (
     CoreError,
     DecryptionFailed,
     InvalidTransition,
+    KeyUnavailable,
     TokenInvalid,
 )
 from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line, encode_line
 from cryptocore.keys import KeyReason
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore, database_ms
+from cryptocore.store import KeyStore, StoreConflict, database_ms
+from cryptocore.terms import ThreatLevel
 from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
+from cryptocore.token_endings import CHUNK
 from cryptocore.token_life import MAX_VALUE
 from cryptocore.token_moving import reencrypt_tokens
-from cryptocore.token_rows import Ended, Reach
+from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 from cryptocore.token_tables import TOKEN
 from cryptocore.tokens import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
@@ -456,6 +462,63 @@ async def test_the_other_tokens_of_an_owner_move_to_the_new_version(core: CoreUn
     assert await vault.use(MAIL, "access") == PLANTED
 
 
+def test_of_threads_that_end_a_row_at_once_one_does(database: Database) -> None:
+    store = database.store()
+    info = TokenInfo(
+        owner=CRM, token_id="raced", generation=1, key_id="ab" * 16, key_version=1, stored_ms=1, expires_ms=2
+    )
+    row = TokenRow(info, b"ciphertext")
+    store.transaction(lambda connection: token_rows.write(connection, row))
+    ended = replace(info, ended_ms=3, ended_as=Ended.INVALIDATED, ended_by="user:1")
+    later = TokenRow(replace(info, generation=2), b"regenerated")
+    together = Barrier(4)
+
+    def invalidate(connection: Connection) -> bool:
+        return token_rows.erase(connection, row, ended)
+
+    def regenerate(connection: Connection) -> bool:
+        if not token_rows.erase(connection, row, replace(ended, ended_as=Ended.REGENERATED)):
+            raise StoreConflict
+        token_rows.write(connection, later)
+        return True
+
+    def run(act: Callable[[Connection], bool]) -> bool:
+        together.wait()
+        try:
+            return store.transaction(act)
+        except (StoreConflict, KeyUnavailable):
+            return False
+
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(run, [invalidate, regenerate, invalidate, regenerate]))
+    left = store.transaction(lambda connection: token_rows.live(connection, Reach(owner=CRM), limit=9))
+    store.close()
+
+    assert sum(done) == 1
+    assert len(left) == (done[1] or done[3]), "alive only if the regenerate came first"
+
+
+async def test_a_service_with_the_role_that_uses_keys_can_keep_tokens_but_not_rotate(postgres_url: str) -> None:
+    database = postgres_database(postgres_url)
+    signer = Signer.generate()
+    async with testing.core(store_url=database.url, wrapper=WRAPPER, signer=signer) as admin:
+        with acting("user:1", "setup"):
+            await kept(admin, admin.tokens, token_id="first")
+    as_role = make_url(database.url).update_query_dict({"options": "-c role=keytrail_use"})
+    url = as_role.render_as_string(hide_password=False)
+    async with testing.core(store_url=url, wrapper=WRAPPER, signer=signer) as core:
+        with acting("user:4711", "crm-sync"):
+            vault = core.tokens
+            await vault.store(CRM, "second", PLANTED, expires_at_ms=now_ms(core) + HOUR_MS)
+            assert await vault.use(CRM, "second") == PLANTED
+            await vault.expire(CRM, "second")
+            assert (await vault.invalidate(CRM, "first")).ended_as is Ended.INVALIDATED
+            with pytest.raises(KeyUnavailable, match="keytrail_admin"):
+                await vault.regenerate(CRM, "second", b"new", expires_at_ms=now_ms(core) + HOUR_MS)
+            with pytest.raises(KeyUnavailable, match="keytrail_admin"):
+                await core.threats.set(ThreatLevel.NORMAL, reason="x")
+
+
 # --- many tokens
 
 
@@ -479,6 +542,16 @@ async def test_an_emergency_ends_all_that_it_reaches_and_nothing_else(
     events = told(core, Operation.TOKEN_INVALIDATE)
     assert len(events) == ended == 4 - len(left)
     assert {event.reason for event in events} == {Reason.COMPROMISE_SUSPECTED}
+
+
+async def test_an_emergency_of_more_than_one_transaction_ends_all(sqlite_core: CoreUnderTest) -> None:
+    vault = TokenVault(sqlite_core)
+    for number in range(CHUNK + 5):
+        await kept(sqlite_core, vault, token_id=f"token-{number}")
+
+    assert await vault.invalidate_all(Reach(owner=CRM), reason=KeyReason.OPERATOR) == CHUNK + 5
+    assert await vault.tokens() == []
+    assert len(told(sqlite_core, Operation.TOKEN_INVALIDATE)) == CHUNK + 5
 
 
 async def test_an_emergency_can_name_a_key(core: CoreUnderTest, vault: TokenVault) -> None:
