@@ -265,7 +265,7 @@ class EveryAct(RuleBasedStateMachine):
 
 
 EveryAct.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STATE_EXAMPLES", "10")),
+    max_examples=int(os.environ.get("STATE_EXAMPLES", "30")),
     stateful_step_count=20,
     deadline=None,
     phases=[phase for phase in Phase if phase is not Phase.explain],  # tracing costs more than it tells here
