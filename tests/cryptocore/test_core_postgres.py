@@ -1,122 +1,75 @@
-"""What stands beside keys, on PostgreSQL as migrated, where time is the server's own."""
+"""A whole core on PostgreSQL, as users who own nothing: what a service does goes with the rights of its role."""
 
-import asyncio
 import os
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import make_url
 
-from cryptocore import certifying, destroying, testing
-from cryptocore.approvals import Action, SignedApproval
-from cryptocore.bare import BareWrap
-from cryptocore.destruction import read_certificate
-from cryptocore.envelope import Header, Owner
-from cryptocore.errors import AccessDenied
-from cryptocore.events import Operation, Outcome
-from cryptocore.keys import KeyReason, KeyState
-from cryptocore.legacy import LegacyCipher, Part
-from cryptocore.rotations import RotationStep
+from cryptocore import testing
+from cryptocore.context import acting
+from cryptocore.envelope import Owner
+from cryptocore.errors import AccessDenied, KeyUnavailable
+from cryptocore.events import Operation
+from cryptocore.keys import KeyReason
 from cryptocore.signing import Signer
-from cryptocore.store import database_ms
-from cryptocore.testing import CoreUnderTest
+from cryptocore.tokens import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
-from tests.cryptocore.approving import ADA, APPROVERS, BEN, approval
-from tests.cryptocore.callers_rows import CallersRows
-from tests.cryptocore.stores import postgres_database
-from tests.cryptocore.test_core_reencrypt import bare, node
+from tests.cryptocore.stores import Database, postgres_database
 
 pytestmark = pytest.mark.servers
-
 OWNER = Owner.tenant("t-88", "crm")
-ADMIN: dict[str, Any] = {"actor": "user:1001", "purpose": "key-care"}
-WEEK_MS = 7 * 24 * 3_600_000
+HOUR_MS = 3_600_000
 
 
-@pytest.fixture
-async def cores(postgres_url: str) -> AsyncIterator[list[CoreUnderTest]]:
-    """Two processes of one service on one database."""
-    database = postgres_database(postgres_url)
-    signer, wrapper = Signer.generate(), LocalKeyWrapper(testing.ALIAS)
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(
-                testing.core(store_url=database.url, signer=signer, approvers=APPROVERS, wrapper=wrapper)
-            )
-            for _ in range(2)
-        ]
+@contextmanager
+def user(database: Database, role: str) -> Iterator[str]:
+    name = f"svc_{os.urandom(4).hex()}"
+    database.run(f"CREATE ROLE {name} LOGIN")
+    database.run(f"GRANT {role} TO {name}")
+    yield make_url(database.url).set(username=name).render_as_string(hide_password=False)
+    database.run(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-async def both(core: CoreUnderTest, action: Action, key_id: str, number: int) -> list[SignedApproval]:
-    record = (await core.records(key_id))[number - 1]
-    now_ms = time.time_ns() // 1_000_000
-    return [approval(core, action, record, by, from_ms=now_ms - 60_000, hours=24) for by in (ADA, BEN)]
+@pytest.fixture(autouse=True)
+def somebody() -> Iterator[None]:
+    with acting("user:1", "x"):
+        yield
 
 
-async def test_a_rotation_from_its_beginning_to_the_certificate(
-    cores: list[CoreUnderTest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    core, other = cores
-    rows = {"1": await core.encrypt(b"1", owner=OWNER, record="tokens/1", create_missing=True, **ADMIN)}
-    key_id = (await core.rotate(OWNER, reason=KeyReason.SCHEDULED, **ADMIN)).key_id
-    rotation = await other.rotation(OWNER)
-    assert (await other.reencrypt("tokens", CallersRows(OWNER, rows), **ADMIN)).progress.done == 1
-    await core.report_reencrypted(rotation.id, 0, **ADMIN)
-    await other.retire(rotation.id, **ADMIN)
-    approvals = await both(core, Action.DESTROY, key_id, 1)
-    asked = await core.request_destruction(approvals, **ADMIN)
-    with pytest.raises(AccessDenied):
-        await other.request_destruction(approvals, **ADMIN)
+async def test_each_role_can_do_its_work_and_no_more(postgres_url: str) -> None:
+    database, signer = postgres_database(postgres_url), Signer.generate()
+    wrapper = LocalKeyWrapper(testing.ALIAS, clock=testing.ManualClock())
+    with user(database, "keytrail_admin") as admin_url, user(database, "keytrail_use") as use_url:
+        async with (
+            testing.core(store_url=admin_url, signer=signer, wrapper=wrapper) as admin,
+            testing.core(store_url=use_url, signer=signer, wrapper=wrapper) as use,
+        ):
+            before = await admin.encrypt(b"one", owner=OWNER, record="row", create_missing=True)
+            assert await use.decrypt(before, owner=OWNER, record="row") == b"one"
+            await admin.rotate(OWNER, reason=KeyReason.SCHEDULED)
+            use.clock.advance(16)
+            after = await use.encrypt(b"two", owner=OWNER, record="row")
+            assert await admin.decrypt(after, owner=OWNER, record="row") == b"two"
+            assert await use.decrypt(before, owner=OWNER, record="row") == b"one"
 
-    def a_week_later(connection: Connection) -> int:
-        return database_ms(connection) + WEEK_MS + 60_000
+            tokens = TokenVault(use)
+            expires_ms = use.clock.now_us() // 1000 + 10 * 365 * 24 * HOUR_MS
+            await tokens.store(OWNER, "access", b"token", expires_at_ms=expires_ms)
+            assert await tokens.use(OWNER, "access") == b"token"
+            await tokens.invalidate(OWNER, "access")
 
-    monkeypatch.setattr(destroying, "database_ms", a_week_later)
-    monkeypatch.setattr(certifying, "database_ms", lambda connection: a_week_later(connection) + 60_000)
-    await other.destroy(asked.id, **ADMIN)
-    done = await core.certify_destruction(asked.id)
+            key_id = (await admin.describe(OWNER)).key_id
+            with pytest.raises(KeyUnavailable):
+                await use.revoke(key_id, reason=KeyReason.OPERATOR)
+            await admin.revoke(key_id, reason=KeyReason.COMPROMISE_SUSPECTED)
+            use.clock.advance(16)
+            with pytest.raises(AccessDenied):
+                await use.decrypt(after, owner=OWNER, record="row")
 
-    assert done.certificate is not None
-    assert read_certificate(done.certificate, core.registry).unrecoverable_after == "not established"
-    assert (await core.rotation(rotation.id)).step is RotationStep.FINISHED
-    assert await core.rotations() == []
-    [old, _] = core.store.versions(bytes.fromhex(key_id))
-    assert (old.record.state, old.wrapped_dek, old.record.revision) == (KeyState.DESTROYED, b"", 6)
-
-
-async def test_two_processes_rewrap_each_version_once(cores: list[CoreUnderTest]) -> None:
-    core, other = cores
-    for number in range(10):
-        await core.create_key(Owner.secret(f"secret-{number}"), **ADMIN)
-    core.wrapper.rotate()
-
-    runs = await asyncio.gather(core.rewrap(**ADMIN), other.rewrap(**ADMIN))
-
-    assert sum(run.done for run in runs) == 10
-    found = [core.store.newest(Owner.secret(f"secret-{number}")) for number in range(10)]
-    assert [(one.record.kek_version, one.record.revision) for one in found if one] == [("2", 2)] * 10
-
-
-async def test_a_revoked_version_is_read_under_a_grant_and_an_imported_dek_moves(cores: list[CoreUnderTest]) -> None:
-    core, other = cores
-    rows = {"1": await core.encrypt(b"1", owner=OWNER, record="tokens/1", create_missing=True, **ADMIN)}
-    dek = os.urandom(32)
-    imported = bare(core, dek, BareWrap.RSA_OAEP_256)
-    rows["2"] = b"".join(node(dek, b"2", tuple(Part)))
-    info = await core.import_key(imported, OWNER, **ADMIN)
-    assert await other.import_key(imported, OWNER, **ADMIN) == info
-    key_id = (await core.rotate(OWNER, reason=KeyReason.COMPROMISE_SUSPECTED, **ADMIN)).key_id
-    await core.revoke(key_id, version=1, reason=KeyReason.COMPROMISE_SUSPECTED, **ADMIN)
-    held = CallersRows(OWNER, rows)
-    assert (await other.reencrypt("tokens", held, legacy=LegacyCipher(), **ADMIN)).failed == ("1",)
-
-    await core.grant_recovery(await both(core, Action.RECOVERY_GRANT, key_id, 1), **ADMIN)
-    done = await other.reencrypt("tokens", held, legacy=LegacyCipher(), **ADMIN)
-
-    assert (done.progress.done, done.progress.skipped) == (1, 1)
-    assert {Header.parse(ciphertext).key_version for ciphertext in held.held.values()} == {2}
-    told = [event for event in other.events.only(Operation.REENCRYPT) if event.outcome is Outcome.SUCCEEDED]
-    assert [event.recovery for event in told] == [False, True]
+            await use.relay()
+            await admin.relay()
+            assert use.store.outbox(testing.SERVICE, 10) == []
+            told = {event.operation for core in (use, admin) for event in core.events.only(Operation.REVOKE)}
+            assert told == {Operation.REVOKE}
