@@ -1,10 +1,11 @@
 """`keytrail incidents`: what happened, whom it concerns, what is owed; opened, changed and closed by people."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryptocore.terms import IncidentKind
+from cryptocore.terms import IncidentKind, Terms
 from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers
 from streams.commands.moments import moment_ms
 from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table
@@ -83,6 +84,7 @@ def open_(
     reported: When = None,
     affected: Affected = [],  # noqa: B006 - typer's way to say "none"
     notify: Notify = [],  # noqa: B006 - typer's way to say "none"
+    terms: Annotated[Path | None, typer.Option(help="The deployment's own terms.toml: what is due when.")] = None,
     purpose: Purpose = ADMINISTRATION,
     as_json: Json = False,
 ) -> None:
@@ -94,8 +96,9 @@ def open_(
         "reported_ms": _ms(reported),
     }
     with core_answers():
+        due = Terms.load(terms)
         found = ask(
-            lambda core: core.incidents().open(
+            lambda core: core.incidents(due).open(
                 kind, summary, **times, affected=affected, notify=notify, actor=actor, purpose=purpose
             )
         )

@@ -1,8 +1,11 @@
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing
@@ -19,9 +22,13 @@ from cryptocore.errors import (
 )
 from cryptocore.events import AuditEvent, Operation, Reason, decode_line
 from cryptocore.impact import ServiceUse
-from cryptocore.incident_facts import Change, Owed
+from cryptocore.incident_facts import Change, Notification, Owed
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.overdue import OverdueKind
+from cryptocore.signing import Signer
+from cryptocore.statement_tables import STATEMENT
+from cryptocore.statements import Statements
+from cryptocore.store import KeyStore
 from cryptocore.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, approval
@@ -202,6 +209,38 @@ async def test_a_statement_that_somebody_else_wrote_or_took_away_is_not_believed
 
             with pytest.raises(KeyUnavailable, match="not to be trusted"):
                 await core.threats.now()
+
+
+def test_a_statement_is_signed_as_the_format_says(tmp_path: Path) -> None:
+    """Built by hand from docs/formats.md; the second revision holds the digest of the first one's head."""
+    signer = Signer.from_private_bytes(bytes(range(32)))
+    registry = testing.register(signer, deployment=b"d" * 16)
+    store = KeyStore(f"sqlite:///{tmp_path / 'keys.sqlite'}", registry=registry)
+    statements = Statements("label", registry, signer)
+
+    def write(connection: Connection) -> None:
+        first = statements.append(connection, "a-key", Notification(due_ms=1), before=None, now_ms=1_000)
+        statements.append(connection, "a-key", Notification(due_ms=2), before=first, now_ms=2_000)
+
+    store.transaction(write)
+    rows = store.transaction(lambda connection: connection.execute(select(STATEMENT)).mappings().all())
+    store.close()
+
+    previous = bytes(32)
+    for number, row in enumerate(sorted(rows, key=lambda row: int(row["revision"])), 1):
+        head = (
+            b"d" * 16
+            + sha256(signer.public_key).digest()[:16]
+            + number.to_bytes(8, "big")
+            + (1_000 * number).to_bytes(8, "big")
+            + previous
+            + sha256(b'{"due_ms":%d}' % number).digest()
+            + b"\x00\x05label\x00\x05a-key"
+        )
+        Ed25519PublicKey.from_public_bytes(signer.public_key).verify(
+            row["signature"], b"keytrail/statement/v1\x00" + head
+        )
+        previous = sha256(head).digest()
 
 
 # --- what is late

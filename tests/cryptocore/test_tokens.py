@@ -10,6 +10,8 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
@@ -37,7 +39,7 @@ from cryptocore.terms import ThreatLevel
 from cryptocore.testing import CoreUnderTest
 from cryptocore.token_cleanup import clean_up, token_cleanup
 from cryptocore.token_endings import CHUNK
-from cryptocore.token_life import MAX_VALUE
+from cryptocore.token_life import MAX_VALUE, token_record
 from cryptocore.token_moving import reencrypt_tokens
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 from cryptocore.token_tables import TOKEN
@@ -114,6 +116,26 @@ def outbox(core: CoreUnderTest) -> list[AuditEvent]:
 
 def told(core: CoreUnderTest, operation: Operation) -> list[AuditEvent]:
     return [event for event in outbox(core) if event.operation is operation]
+
+
+@given(
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128),
+    st.integers(1, 2**62),
+    st.integers(1, 2**47),
+)
+def test_the_place_of_a_token_names_it_without_doubt(token_id: str, generation: int, expires_ms: int) -> None:
+    info = TokenInfo(
+        owner=CRM,
+        token_id=token_id,
+        generation=generation,
+        key_id="ab" * 16,
+        key_version=1,
+        stored_ms=1,
+        expires_ms=expires_ms,
+    )
+    head, number, word, until = token_record(info).rsplit("/", 3)
+
+    assert (head.removeprefix("tokens/"), int(number), word, int(until)) == (token_id, generation, "exp", expires_ms)
 
 
 # --- one token

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cryptocore import testing
+from cryptocore import terms, testing
 from cryptocore.context import acting
 from cryptocore.development import make_registry
 from cryptocore.envelope import Owner
@@ -184,6 +184,21 @@ def test_an_incident_goes_from_open_to_closed(environment: dict[str, str]) -> No
     assert len(listed(environment, "incidents", "list", "--closed")) == 1
     assert "laptop lost" in run(environment, "incidents", "list", "--closed").stdout
     assert "device:L-17" in run(environment, "incidents", "show", incident["id"]).stdout
+
+
+def test_a_deployment_has_its_own_due_dates(environment: dict[str, str], tmp_path: Path) -> None:
+    own = tmp_path / "terms.toml"
+    packaged = Path(terms.__file__).with_name("terms.toml").read_text()
+    own.write_text(packaged.replace("device_loss_report_hours = 4", "device_loss_report_hours = 8"))
+    said = ("device_loss", "laptop lost", "--occurred", "5h", "--json", *LENA)
+
+    opened = json.loads(run(environment, "incidents", "open", *said, "--terms", str(own)).stdout)
+    own.write_text(packaged.replace("audit_days = 30", ""))
+    refused = run(environment, "incidents", "open", *said, "--terms", str(own))
+
+    assert "reported_late" not in opened
+    assert refused.exit_code == WRONG_USE
+    assert "incident.audit_days: missing" in refused.stderr
 
 
 def test_what_is_not_there_is_told_in_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
