@@ -6,8 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
+import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sqlalchemy import create_engine, make_url, text
 
 from cryptocore.envelope import Owner
@@ -418,3 +427,56 @@ def test_this_machine_and_verified_tls_are_taken(url: str) -> None:
 
 def test_plaintext_elsewhere_is_taken_when_it_is_allowed() -> None:
     engine_of("postgresql://db.example/x", StoreOptions(allow_plaintext=True)).dispose()
+
+
+def certificate(name: str) -> tuple[bytes, bytes]:
+    """A certificate for an IP address or a name, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(name))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return made.public_bytes(Encoding.PEM), private
+
+
+def test_tls_is_verified_and_a_certificate_that_does_not_hold_is_refused(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    database = postgres_database(own_postgres.address)
+    data = own_postgres.folder / "data"
+    owner = data.stat()
+    for name, content in zip(("server.crt", "server.key"), certificate("127.0.0.1"), strict=True):
+        (data / name).write_bytes(content)
+        (data / name).chmod(0o600)
+        os.chown(data / name, owner.st_uid, owner.st_gid)
+    trusted, stranger = tmp_path / "ca.pem", tmp_path / "other.pem"
+    trusted.write_bytes((data / "server.crt").read_bytes())
+    stranger.write_bytes(certificate("127.0.0.1")[0])
+    with psycopg.connect(own_postgres.address.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET ssl = on")
+    own_postgres.restart()
+
+    verified = database.store(url=f"{database.url}?sslmode=verify-full&sslrootcert={trusted}")
+    assert verified.newest(OWNER) is None
+    assert any(
+        "TLSv1" in look.says
+        for look in check(f"{database.url}?sslmode=verify-full&sslrootcert={trusted}")
+        if look.subject == "transport"
+    )
+    refusing = database.store(url=f"{database.url}?sslmode=verify-full&sslrootcert={stranger}")
+    error = refused(lambda: refusing.newest(OWNER))
+    assert not error.retryable
+    assert "certificate does not hold" in str(error)
+    verified.close()
+    refusing.close()
