@@ -12,6 +12,7 @@ from cryptocore import testing
 from cryptocore.approvals import Action, SignedApproval
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
+from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.errors import (
     AccessDenied,
@@ -560,6 +561,35 @@ async def test_a_tenant_leaves_with_one_request_for_all_its_keys(core: CoreUnder
     assert [token.owner for token in await core.tokens.tokens()] == [OTHER]
     with pytest.raises(AccessDenied):
         await core.encrypt(b"x", owner=CRM, record=RECORD)
+
+
+async def test_one_certificate_covers_all_keys_of_a_tenant_that_left(tmp_path: Path) -> None:
+    url = sqlite_database(tmp_path).url
+    async with testing.core(store_url=url, approvers=APPROVERS, wrapper=WRAPPER) as core:
+        with acting("user:1001", "offboarding"):
+            for owner in (CRM, MAIL):
+                await active_key(core, owner)
+            await core.rotate(CRM, reason=KeyReason.SCHEDULED)
+            await core.report_reencrypted((await core.rotation(CRM)).id, 0)
+            first = await core.offboard("t-88")
+            approvals = [
+                one for key_id in {key.key_id for key in first.awaiting} for one in await approved(core, key_id)
+            ]
+            asked = await core.offboard("t-88", approvals=approvals)
+            assert asked.destruction is not None
+            core.clock.advance(8 * DAY_MS / 1000)
+            await core.destroy(asked.destruction.id, reason=KeyReason.OFFBOARDED)
+            core.clock.advance(3_600)
+            certified = await core.certify_destruction(asked.destruction.id)
+            gone = await core.offboard("t-88")
+
+    assert certified.certificate is not None
+    certificate = read_certificate(certified.certificate, core.registry)
+    assert {(one.key_id, one.version) for one in certificate.items} == {
+        (key.key_id, key.version) for key in first.awaiting
+    }
+    assert len(certificate.items) == 3
+    assert gone.awaiting == ()
 
 
 async def test_a_tenant_without_keys_cannot_leave(sqlite_core: CoreUnderTest) -> None:
