@@ -4,6 +4,10 @@ The local vault runs in a process of its own and does real RSA over TLS; the cli
 unwrap, a wrap, and the unwrap that compares (docs/formats.md), so the baseline is calls of this mix, by as many callers
 as a rewrap has DEKs under way. SQLite on disk, spool with an fsync before each call and after. Measured in turns,
 medians compared.
+
+`rewrap` is against the local vault as fast as it goes, which is faster than any real one: what it shows is our own cost
+in one process. `rewrap_at_limit` is against the rate that Azure allows a vault (cryptocore/throttle.py): there the
+calls are held to that rate, for both.
 """
 
 import asyncio
@@ -16,7 +20,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Any, Self
 
 from azure.core.credentials import AccessToken
 
@@ -25,13 +29,14 @@ from bench.result import Result
 from cryptocore.azure import AzureKeyWrapper
 from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
+from cryptocore.cursors import Pace
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
 from cryptocore.rewrap import CONCURRENCY
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
 from cryptocore.testing import register
-from cryptocore.wrapping import build_blob
+from cryptocore.wrapping import Unwrapped, Wrapped, build_blob
 from streams.demo.identities import Identity
 from streams.demo.loopback import LOOPBACK, transport
 from streams.demo.vault import VaultServer
@@ -42,6 +47,8 @@ KEYS = 384
 CALLERS = CONCURRENCY
 ROUNDS = 3
 CALLS = 3
+LIMIT_PER_S = 200
+"""2,000 operations with HSM-backed RSA-2048 keys in 10 s, from all callers together."""
 
 
 def serve(pipe: Connection) -> None:
@@ -61,6 +68,27 @@ def serve(pipe: Connection) -> None:
         await server.stop()
 
     asyncio.run(run())
+
+
+class Limited(AzureKeyWrapper):
+    """A vault that takes LIMIT_PER_S calls a second when `limited`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.limited = False
+        self._pace = Pace(LIMIT_PER_S, SystemClock())
+
+    async def wrap(self, blob: bytes, *, version: str, call_ids: tuple[str, ...]) -> Wrapped:
+        await self._turn()
+        return await super().wrap(blob, version=version, call_ids=call_ids)
+
+    async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
+        await self._turn()
+        return await super().unwrap(wrapped_dek, version=version, call_ids=call_ids)
+
+    async def _turn(self) -> None:
+        if self.limited:
+            await self._pace.turn()
 
 
 class _Token:
@@ -83,7 +111,7 @@ class _Token:
         pass
 
 
-async def bare(wrapper: AzureKeyWrapper) -> float:
+async def bare(wrapper: Limited) -> float:
     """Calls a second of unwrap, wrap, unwrap by CALLERS, with nothing around them."""
     version = await wrapper.current_version()
     blob = build_blob(bytes(32), 1, bytes(16), 1, Owner.secret("bench"))  # type: ignore[arg-type]
@@ -110,7 +138,7 @@ async def rewrap(core: CryptoCore) -> float:
 
 async def measure(pipe: Connection, port: int, token: str, folder: Path) -> list[Result]:
     trusted = ssl.create_default_context(cadata=ssl.get_server_certificate((LOOPBACK, port)))
-    wrapper = AzureKeyWrapper(
+    wrapper = Limited(
         "kek", vault_url=f"https://{HOST}", key_name=KEY, credential=_Token(token), transport=transport(trusted, port)
     )
     signer = Signer.generate()
@@ -136,18 +164,22 @@ async def measure(pipe: Connection, port: int, token: str, folder: Path) -> list
     async with core:
         for number in range(KEYS):
             await core.create_key(Owner.tenant(f"t-{number}", "crm"), actor="user:1", purpose="bench")
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS + 1):
+            wrapper.limited = turn == ROUNDS
             pipe.send(True)
             pipe.recv()
             vault.append(await bare(wrapper))
             ours.append(await rewrap(core))
     await wrapper.close()
-    value, baseline = statistics.median(ours), statistics.median(vault)
-    return [Result("rewrap", value, "vault calls/s", KEYS * CALLS, "the vault's own calls", baseline)]
+    free, beside = statistics.median(ours[:ROUNDS]), statistics.median(vault[:ROUNDS])
+    return [
+        Result("rewrap", free, "vault calls/s", KEYS * CALLS, "the vault's own calls", beside),
+        Result("rewrap_at_limit", ours[-1], "vault calls/s", KEYS * CALLS, "the vault's own calls", vault[-1]),
+    ]
 
 
 def run() -> list[Result]:
-    """Measure `rewrap`; the aim is 80 % of what the vault does alone."""
+    """Measure `rewrap` and `rewrap_at_limit`; the aim is 80 % of what the vault does alone."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=serve, args=(theirs,), daemon=True)
