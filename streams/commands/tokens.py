@@ -79,7 +79,8 @@ def invalidate(
             raise fail("say which tokens: --tenant, --integration, --secret or --key, and perhaps --token")
         if not yes:
             found = ask(lambda core: core.tokens.tokens(reach, limit=100_000))
-            confirm(f"Erase {len(found):,} tokens? Their values cannot be had again.", yes=yes)
+            if found:
+                confirm(f"Erase {len(found):,} tokens? Their values cannot be had again.", yes=yes)
         ended = act(
             lambda core: core.tokens.invalidate_all(reach, reason=reason, actor=actor, purpose=purpose, note=note)
         )
