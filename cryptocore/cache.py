@@ -32,6 +32,7 @@ class CacheLimits:
         dek_max_entries: key versions remembered.
         state_recheck_s: before the store is asked again whether the version may still be used.
         state_max_age_s: without an answer from the store, use ends: the guaranteed revocation window.
+        store_wait_s: for an answer of the store about a key version; a server that hangs keeps nobody waiting longer.
         failure_s: a failure is remembered this long, so that callers do not storm a store or vault that is down.
         vault_outage_grace_s: past its age, a DEK may live this long while the vault is unreachable (not: denies).
     """
@@ -41,6 +42,7 @@ class CacheLimits:
     dek_max_entries: int = 1_000
     state_recheck_s: float = 15
     state_max_age_s: float = 60
+    store_wait_s: float = 20
     failure_s: float = 1
     vault_outage_grace_s: float = 1_800
 

@@ -139,11 +139,15 @@ class Keyring:
 
     async def _ask(self, function: Callable[..., KeyVersion | None], *args: Any) -> tuple[float, KeyVersion | None]:
         """Read a version; once more when a change was made, or seen, while the read was under way."""
-        asked_at = self._clock.monotonic()
-        version = await self.run(function, *args)
-        if version is not None and self._cache.is_behind(version):
-            asked_at = self._clock.monotonic()
-            version = await self.run(function, *args)
+        try:
+            async with asyncio.timeout(self._limits.store_wait_s):
+                asked_at = self._clock.monotonic()
+                version = await self.run(function, *args)
+                if version is not None and self._cache.is_behind(version):
+                    asked_at = self._clock.monotonic()
+                    version = await self.run(function, *args)
+        except TimeoutError:
+            raise StoreAway("the key store does not answer", retryable=True) from None
         return asked_at, version
 
     async def _reread(

@@ -1,22 +1,28 @@
 """A whole core on PostgreSQL, as users who own nothing: what a service does goes with the rights of its role."""
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from cryptocore import testing
+from cryptocore.audit import StoreAway
+from cryptocore.cache import CacheLimits, KeyCache
 from cryptocore.context import acting
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import Operation
+from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyReason
 from cryptocore.signing import Signer
 from cryptocore.tokens import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.stores import Database, postgres_database
+from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.servers
 OWNER = Owner.tenant("t-88", "crm")
@@ -73,3 +79,23 @@ async def test_each_role_can_do_its_work_and_no_more(postgres_url: str) -> None:
             assert use.store.outbox(testing.SERVICE, 10) == []
             told = {event.operation for core in (use, admin) for event in core.events.only(Operation.REVOKE)}
             assert told == {Operation.REVOKE}
+
+
+async def test_a_server_that_hangs_keeps_nobody_waiting(own_postgres: PostgresServer) -> None:
+    database = postgres_database(own_postgres.address)
+    async with testing.core(store_url=database.url) as core:
+        cache = KeyCache(CacheLimits(store_wait_s=0.5, failure_s=0))
+        keyring = Keyring(core.store, cache, core.parts.calls, {}, clock=core.clock, threads=True)
+        backend = core.store.transaction(lambda it: it.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            with pytest.raises(StoreAway) as caught:
+                await keyring.newest(OWNER)
+            waited = time.monotonic() - begun
+        finally:
+            os.kill(backend, signal.SIGCONT)
+
+        assert caught.value.public().retryable
+        assert waited < 5
+        assert await keyring.newest(OWNER) is None
