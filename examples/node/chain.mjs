@@ -25,6 +25,7 @@ export class Chain {
   #clock;
   #uuid;
   #problem;
+  #committing = new Set();
   #timers = new Map();
   #sealing = new Map();
   #sending = new Map();
@@ -52,7 +53,13 @@ export class Chain {
     const lines = fields.map((line) => ({
       line, bytes: writeLine(line), partition: partitionOf(partitionBytes(line, this.instance), this.#spool.meta.partitions),
     }));
-    await this.#spool.commit(lines, this.#clock(), { always: fields.every((line) => line.type !== "key") });
+    const committed = this.#spool.commit(lines, this.#clock(), { always: fields.every((line) => line.type !== "key") });
+    this.#committing.add(committed);
+    try {
+      await committed;
+    } finally {
+      this.#committing.delete(committed);
+    }
     for (const { line, partition } of lines) this.#arm(partition, isUrgent(line));
   }
 
@@ -78,6 +85,7 @@ export class Chain {
    * @returns {Promise<boolean>} whether everything was sent
    */
   async close(signal) {
+    await Promise.allSettled(this.#committing); // the heads of the last line are those of the last batches
     await this.#sealAll();
     if (!this.#spool.closed) {
       const standings = this.#standing();

@@ -44,10 +44,15 @@ export function deriveSubkey(dek, nonce) {
   return aes(blocks);
 }
 
-function recordBytes(record) {
+/** The bytes of the place where a ciphertext lives; text is UTF-8. Throws EnvelopeInvalid. */
+export function recordBytes(record) {
   const bytes = typeof record === "string" ? Buffer.from(record, "utf8") : record;
   if (!(bytes instanceof Uint8Array) || bytes.length < 1 || bytes.length > 1024) fail("record", "not 1 to 1,024 bytes");
   return bytes;
+}
+
+export function checkPlaintext(plaintext) {
+  if (plaintext.length > MAX_PLAINTEXT) fail("plaintext", "above 1 MiB");
 }
 
 export function associatedData(header, owner, record) {
@@ -74,7 +79,7 @@ export function parseHeader(envelope) {
  * @param {Uint8Array} plaintext 0 to 1 MiB
  */
 export function encrypt(key, owner, record, plaintext) {
-  if (plaintext.length > MAX_PLAINTEXT) fail("plaintext", "above 1 MiB");
+  checkPlaintext(plaintext);
   const keyId = exactly(Buffer.from(key.key_id, "hex"), 16, "key_id");
   if (key.key_version < 1) throw new RangeError("key_version counts from 1");
   const nonce = randomBytes(24);

@@ -95,7 +95,7 @@ const EVENT = {
 const HEAD = object({
   generation: integer(0, 0xffff), partition: integer(0, 0xffff), sequence: integer(0), digest: text(w.HEX32),
 });
-const TALLY = object({ operation: word(w.OPERATIONS), outcome: word(w.OUTCOMES), count: integer(0) });
+const TALLY = object({ operation: word(w.OPERATIONS), outcome: word(w.OUTCOMES), count: integer(1) });
 const CONTROL = { v: exactly(1), type: null, id: text(w.UUID), at: time, service: text(w.SOURCE) };
 const STANDING = {
   heads: list(HEAD, 0, MAX_LINE, (head) => `${head.generation} ${head.partition}`),
@@ -150,7 +150,7 @@ function judgeReason({ operation, phase, outcome, reason }) {
   }
 }
 
-function judgeKey(event, actOnKek) {
+function judgeKey(event) {
   const { operation, outcome } = event;
   const optional =
     ["denied", "failed", "unknown"].includes(outcome) || operation.startsWith("token.") || operation === "summary";
@@ -159,8 +159,6 @@ function judgeKey(event, actOnKek) {
   const owned = [...w.USES, ...w.VAULT_CALLS].includes(operation);
   presence(event, "owner", { allowed: true, required: owned });
   presence(event, "token_id", { allowed: operation.startsWith("token.") });
-  if (actOnKek && event.key.version !== undefined) fail("key.version", "an act on a KEK has none");
-  if (actOnKek && event.key.revision !== undefined) fail("key.revision", "an act on a KEK has none");
 }
 
 function judgeVault(event, actOnKek) {
@@ -168,10 +166,10 @@ function judgeVault(event, actOnKek) {
   const call = w.VAULT_CALLS.includes(operation);
   const remote = call || actOnKek;
   presence(event, "kek", { allowed: true, required: call });
-  if (event.kek && event.kek.version === undefined && !w.LIFE_CYCLE.has(operation)) fail("kek.version", "missing");
-  presence(event, "call_ids", { allowed: remote && phase === "intent", required: remote && phase === "intent" });
+  if (event.kek && event.kek.version === undefined && !w.KEY_ACTS.includes(operation)) fail("kek.version", "missing");
+  presence(event, "call_ids", { allowed: remote && phase === "intent", required: call && phase === "intent" });
   const attempted = remote && phase === "outcome";
-  presence(event, "vault_attempts", { allowed: attempted, required: attempted && outcome === "succeeded" });
+  presence(event, "vault_attempts", { allowed: attempted, required: call && attempted && outcome === "succeeded" });
 }
 
 function judgeRest(event) {
@@ -197,7 +195,7 @@ function judge(line) {
   const actOnKek = isActOnKek(line);
   judgePhase(line);
   judgeReason(line);
-  judgeKey(line, actOnKek);
+  judgeKey(line);
   judgeVault(line, actOnKek);
   judgeRest(line);
   return line;

@@ -10,16 +10,17 @@
  * Rows are believed only with their signed record. Creating and rotating keys is not part of this reference.
  */
 
-import { Calls } from "./vault.mjs";
 import { openBlob } from "./dek.mjs";
-import { SUITE, decrypt, encrypt, parseHeader } from "./envelope.mjs";
+import { SUITE, checkPlaintext, decrypt, encrypt, parseHeader, recordBytes } from "./envelope.mjs";
 import { BlobInvalid, DecryptionFailed, Denied, EnvelopeInvalid, Failed, RecordInvalid } from "./errors.mjs";
 import { ownerBytes } from "./owner.mjs";
 import { permits, verifyRecord } from "./records.mjs";
+import { Calls } from "./vault.mjs";
 import { same, sha256 } from "./wire.mjs";
+import { CAUSES } from "./words.mjs";
 
 const CACHE_MS = 300_000;
-const CACHE_KEYS = 10_000;
+const REMEMBERED = 10_000; // DEKs, and revisions seen
 
 export class Keys {
   #trail;
@@ -59,11 +60,13 @@ export class Keys {
    */
   async encrypt({ owner, record, plaintext, caller }) {
     ownerBytes(owner);
+    recordBytes(record);
+    checkPlaintext(plaintext);
     return this.#used("encrypt", owner, caller, async (about) => {
-      const row = await this.#store.newest(owner);
-      if (row === null) throw denied("unknown_key");
+      const row = await this.#row(() => this.#store.newest(owner));
+      if (row === null) throw new Denied("unknown_key");
       const key = this.#believed(row, owner, about);
-      if (!permits(key, "encrypt", this.#clock())) throw denied("key_state");
+      if (!permits(key, "encrypt", this.#clock())) throw new Denied("key_state");
       const dek = await this.#dek(key, row, owner, caller);
       return encrypt({ dek, key_id: hexId(key), key_version: key.key_version }, owner, record, plaintext);
     });
@@ -72,17 +75,18 @@ export class Keys {
   /** @returns {Promise<Buffer>} the plaintext; DecryptionFailed (and no word on why), Denied, Failed */
   async decrypt({ owner, record, envelope, caller }) {
     ownerBytes(owner);
+    recordBytes(record);
     return this.#used("decrypt", owner, caller, async (about) => {
       // 1. the header
       const header = parseHeader(envelope);
       about.claimed_key_id = header.key_id;
       // 2. the record
-      const row = await this.#store.find(header.key_id, header.key_version);
-      if (row === null) throw hidden(denied("unknown_key"));
+      const row = await this.#row(() => this.#store.find(header.key_id, header.key_version));
+      if (row === null) throw hidden(new Failed("unknown_key"));
       // 3. the owner
       const key = this.#believed(row, owner, about, header);
       // 4. the state
-      if (!permits(key, "decrypt", this.#clock())) throw denied("key_state");
+      if (!permits(key, "decrypt", this.#clock())) throw new Denied("key_state");
       // 5. the DEK
       const dek = await this.#dek(key, row, owner, caller);
       // 6. the envelope
@@ -90,16 +94,24 @@ export class Keys {
     });
   }
 
-  /** Forget every DEK; for the end of a process, or when a key was revoked. */
+  /** Forget every DEK. They are not overwritten: a use under way would go on with a key of zeros. */
   forget() {
-    for (const { dek } of this.#deks.values()) dek.fill(0);
     this.#deks.clear();
+  }
+
+  /** A store that does not answer leaves open whether the key may be used. */
+  async #row(ask) {
+    try {
+      return await ask();
+    } catch {
+      throw new Failed("key_state", { retryable: true });
+    }
   }
 
   /** Do it and record it, or record why not; `act` fills in `about`, what the event says of the key. */
   async #used(operation, owner, caller, act) {
     const about = {};
-    const base = { phase: "single", operation, owner, ...caller };
+    const base = { ...told(caller), phase: "single", operation, owner };
     let result;
     try {
       result = await act(about);
@@ -119,25 +131,24 @@ export class Keys {
     if (asked && name !== `${asked.key_id} ${asked.key_version}`) throw new RecordInvalid("key_id", "another was asked for");
     if (!same(key.wrapped_dek_sha256, sha256(row.wrapped_dek))) throw new RecordInvalid("wrapped_dek_sha256", "another");
     const seen = this.#revisions.get(name) ?? 0;
-    if (key.revision < seen) throw new Failed("record_rollback");
-    this.#revisions.set(name, key.revision);
+    if (key.revision < seen) throw new Denied("record_rollback");
+    remember(this.#revisions, name, key.revision);
     delete about.claimed_key_id;
     about.key = { id: hexId(key), version: key.key_version, revision: key.revision, kind: "dek", state: key.state };
-    if (!same(key.owner_sha256, sha256(ownerBytes(owner)))) throw hidden(denied("owner_mismatch"));
+    if (!same(key.owner_sha256, sha256(ownerBytes(owner)))) throw hidden(new Denied("owner_mismatch"));
     return key;
   }
 
   async #dek(key, row, owner, caller) {
-    const name = `${hexId(key)} ${key.key_version}`;
+    // With the commitment in its name, what was remembered is what this record speaks of.
+    const name = `${hexId(key)} ${key.key_version} ${key.commitment.toString("hex")}`;
     const cached = this.#deks.get(name);
-    if (cached && this.#clock() < cached.untilMs && same(cached.commitment, key.commitment)) return cached.dek;
+    if (cached && this.#clock() < cached.untilMs) return cached.dek;
     if (!this.#unwrapping.has(name)) {
       this.#unwrapping.set(name, this.#unwrap(key, row, owner, caller).finally(() => this.#unwrapping.delete(name)));
     }
     const dek = await this.#unwrapping.get(name);
-    this.#deks.delete(name);
-    if (this.#deks.size >= CACHE_KEYS) this.#deks.delete(this.#deks.keys().next().value);
-    this.#deks.set(name, { dek, commitment: key.commitment, untilMs: this.#clock() + this.#cacheMs });
+    remember(this.#deks, name, { dek, untilMs: this.#clock() + this.#cacheMs });
     return dek;
   }
 
@@ -148,7 +159,7 @@ export class Keys {
     const calls = new Calls(this.#wrapper.attempts, { clock: this.#clock });
     const about = { id: hexId(key), version: key.key_version, revision: key.revision, kind: "dek", state: key.state };
     const intent = await this.#trail.record({
-      phase: "intent", operation: "unwrap", key: about, owner, kek, call_ids: calls.ids, ...caller,
+      phase: "intent", operation: "unwrap", key: about, owner, kek, call_ids: calls.ids, ...told(caller),
     });
     const attempts = () => (calls.attempts.length > 0 ? { vault_attempts: calls.attempts } : {});
     let dek;
@@ -166,29 +177,38 @@ export class Keys {
   }
 }
 
+/** Set, and let go of what was set first where there is too much. */
+function remember(map, name, value) {
+  map.delete(name);
+  if (map.size >= REMEMBERED) map.delete(map.keys().next().value);
+  map.set(name, value);
+}
+
+/** What a caller may say about itself, and nothing else of the event. */
+function told({ actor, purpose, address, trace_id: traceId }) {
+  return { actor, purpose, ...(address && { address }), ...(traceId && { trace_id: traceId }) };
+}
+
 function hexId(key) {
   return key.key_id.toString("hex");
 }
 
-/** A refusal by a rule. */
-function denied(reason) {
-  return new Denied(reason);
-}
-
-/** The same, but the caller must not learn the reason. */
+/** The caller must not learn the reason: it would say which keys there are, and whose. */
 function hidden(err) {
   return Object.assign(err, { hidden: true });
 }
 
 /** How an event tells of this error, and what the caller gets. Errors without reason are no audit events. */
 function judged(err) {
-  if (err instanceof EnvelopeInvalid) return { outcome: "failed", reason: "parse_error", shown: new DecryptionFailed() };
-  if (err instanceof DecryptionFailed) return { outcome: "failed", reason: "bad_tag", shown: err };
-  if (err instanceof RecordInvalid) return { outcome: "failed", reason: "record_invalid", shown: new Failed("record_invalid") };
-  if (err instanceof BlobInvalid) return { outcome: "failed", reason: "commitment_mismatch", shown: new Failed("commitment_mismatch") };
-  if (err instanceof Denied) return { outcome: "denied", reason: err.reason, shown: err.hidden ? new DecryptionFailed() : err };
-  if (err instanceof Failed && err.reason !== "spool_unavailable") {
-    return { outcome: err.reason === "vault_denied" ? "denied" : "failed", reason: err.reason, shown: err };
-  }
-  return { shown: err };
+  if (err instanceof EnvelopeInvalid) return failed("parse_error", new DecryptionFailed());
+  if (err instanceof DecryptionFailed) return failed("bad_tag", err);
+  if (err instanceof RecordInvalid) return failed("record_invalid", new Failed("record_invalid"));
+  if (err instanceof BlobInvalid) return failed("commitment_mismatch", new Failed("commitment_mismatch"));
+  const known = (err instanceof Denied || err instanceof Failed) && CAUSES.has(err.reason);
+  const shown = err.hidden ? new DecryptionFailed() : err;
+  return known ? { outcome: err instanceof Denied ? "denied" : "failed", reason: err.reason, shown } : { shown };
+}
+
+function failed(reason, shown) {
+  return { outcome: "failed", reason, shown };
 }

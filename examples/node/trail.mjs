@@ -14,6 +14,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 
 import { Chain } from "./chain.mjs";
+import { SpoolUnavailable } from "./errors.mjs";
 import { forget, isAlive, live } from "./liveness.mjs";
 import { Spool, listSpools, readMeta } from "./spool.mjs";
 import { formatTime } from "./time.mjs";
@@ -32,6 +33,7 @@ export class Trail {
   #adopted = new Map();
   #timer = null;
   #adopting = Promise.resolve();
+  #closing = false;
   #givingUp = new AbortController();
 
   /** @private use open() */
@@ -74,11 +76,11 @@ export class Trail {
    * @returns {Promise<object>} the whole event, durable. SpoolUnavailable: it is not, and what it tells of must not be.
    */
   async record(fields) {
+    if (this.#closing) throw new SpoolUnavailable("the trail is closed");
     const { uuid, clock, service } = this.#options;
     const host = hostname();
-    const event = {
-      v: 1, type: "key", id: uuid(), occurred_at: formatTime(clock()), service, ...(HOST.test(host) ? { host } : {}), ...fields,
-    };
+    const given = { ...(HOST.test(host) ? { host } : {}), ...fields };
+    const event = { ...given, v: 1, type: "key", id: uuid(), occurred_at: formatTime(clock()), service };
     await this.#own.commit(event);
     return event;
   }
@@ -95,6 +97,7 @@ export class Trail {
 
   /** @returns {Promise<boolean>} whether everything was sent; if not, the spool stays for the next process */
   async close({ timeoutMs = 10_000 } = {}) {
+    this.#closing = true; // chain.close is the last line
     clearInterval(this.#timer);
     const timer = setTimeout(() => this.#givingUp.abort(), timeoutMs);
     try {

@@ -13,7 +13,7 @@
 import { constants, createPublicKey, privateDecrypt, publicEncrypt, randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Failed } from "./errors.mjs";
+import { Denied, Failed } from "./errors.mjs";
 import { formatTime } from "./time.mjs";
 import { KEK_NAME, KEK_VERSION } from "./words.mjs";
 
@@ -180,7 +180,7 @@ export class KeyVault {
           "x-ms-client-request-id": attempt.call_id,
           "x-ms-return-client-request-id": "true",
         },
-        redirect: "error", // a token is for one vault
+        redirect: "manual", // a token is for one vault
         signal: AbortSignal.timeout(this.#timeoutMs),
       });
       text = await limited(response);
@@ -219,7 +219,7 @@ async function limited(response) {
 }
 
 function refusal(status) {
-  if (status === 401 || status === 403) return new Failed("vault_denied");
+  if (status === 401 || status === 403) return new Denied("vault_denied");
   if (status === 404) return new Failed("vault_not_found");
   if (status === 429) return new Failed("vault_throttled", { retryable: true });
   return new Failed("vault_error", { retryable: status >= 500 });
