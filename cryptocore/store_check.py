@@ -7,6 +7,7 @@ program, and its file belongs to whoever may read it.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, inspect, text
@@ -62,6 +63,8 @@ def check(url: str, *, options: StoreOptions | None = None) -> list[Look]:
         ConfigurationError: the URL is none of a key store, or the connection would not be protected.
     """
     engine = engine_of(url, options)
+    if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).exists():
+        return [Look("file", None, "there is none yet; the first use makes it")]
     try:
         with errors_of_the_store(), engine.connect() as connection:
             return list(_sqlite(connection) if engine.dialect.name == "sqlite" else _postgres(connection))

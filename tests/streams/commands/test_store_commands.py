@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -26,11 +27,19 @@ def test_a_password_is_not_printed_whatever_is_wrong(monkeypatch: pytest.MonkeyP
             assert "hidden" not in result.output
 
 
-def test_sqlite_needs_no_migration(tmp_path: object) -> None:
+def test_sqlite_needs_no_migration(tmp_path: Path) -> None:
     result = RUN.invoke(app, ["store", "migrate", "--url", f"sqlite:///{tmp_path}/keys.sqlite"])
 
     assert result.exit_code == 2
     assert "makes its tables itself" in result.output
+
+
+def test_a_look_at_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["store", "check", "--url", f"sqlite:///{tmp_path}/keys.sqlite"])
+
+    assert result.exit_code == 0
+    assert "none yet" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.servers
