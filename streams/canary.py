@@ -33,11 +33,18 @@ MAX_BODY: Final = 64 * 1024
 _log = structlog.get_logger(__name__)
 
 
+class Told(msgspec.Struct):
+    """What a notification says of the canary."""
+
+    event_id: str
+    at_ms: int
+
+
 class Delivered(msgspec.Struct):
     """What of a notification is read here."""
 
     kind: str
-    alert: dict[str, str | int]
+    alert: Told
 
 
 class Canary:
@@ -117,8 +124,8 @@ class Canary:
             return web.Response(status=403)
         try:
             told = msgspec.json.decode(body, type=Delivered)
-            event_id, at_ms, signed_ms = str(told.alert["event_id"]), int(told.alert["at_ms"]), int(timestamp) * 1000
-        except (msgspec.MsgspecError, KeyError, ValueError):
+            event_id, at_ms, signed_ms = told.alert.event_id, told.alert.at_ms, int(timestamp) * 1000
+        except (msgspec.MsgspecError, ValueError):
             return web.Response(status=400)
         now_ms = self._clock.now_us() // 1000
         old_ms = YOUNG * self._every_s * 1000

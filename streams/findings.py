@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from alerts import grouping
 from alerts.model import Evidence, Finding, FindingMessage, FindingResolved
+from alerts.rules import canary
 from streams.messages import FINDINGS, Effects
 from streams.state import Kind, State
 
@@ -63,7 +64,10 @@ class FindingBook:
         heapify(self._expiry)
 
     def report(self, finding: Finding, now_ms: int, state: State, effects: Effects) -> None:
-        """Count one hit: the first of its fingerprint, and one that is worse than what was told, is sent at once."""
+        """Count one hit: the first of its fingerprint, and one that is worse than what was told, is sent at once.
+
+        So is every canary: it is a sign of life only while it is young.
+        """
         fingerprint = grouping.fingerprint(finding)
         known = state.get(Kind.FINGERPRINT, fingerprint, OpenFinding)
         if known is None or now_ms - known.hit_ms >= REMEMBER_MS:
@@ -73,7 +77,7 @@ class FindingBook:
         else:
             worse = finding.severity.rank > known.finding.severity.rank
             _count(known, finding, now_ms)
-            if worse or now_ms - known.sent_ms >= REPEAT_MS:
+            if worse or finding.rule_id == canary.RULE.id or now_ms - known.sent_ms >= REPEAT_MS:
                 self._send(fingerprint, known, now_ms, effects)
             else:
                 self._waiting[fingerprint] = None

@@ -35,6 +35,7 @@ def evaluate(use: KeyUse, limits: Limits) -> Finding | None:
         severity=RULE.severity,
         summary="The way from an event to a delivery is open",
         effective_ms=use.effective_ms,
+        key=use.service,
         who=use.service,
         sure="high: the event is sealed by the canary",
         evidence=(Evidence("event", use.event_id, use.effective_ms),),
