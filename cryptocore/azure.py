@@ -11,7 +11,7 @@ import binascii
 import os
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from cryptocore.bare import BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
+from cryptocore.kek_vault import VaultAnswer
 from cryptocore.wrapping import Unwrapped, VaultCallFailed, Wrapped
 
 ALGORITHM = "RSA-OAEP-256"
@@ -46,7 +47,7 @@ _STATUS_REASONS = {
     429: Reason.VAULT_THROTTLED,
 }
 _RETRYABLE = frozenset({Reason.VAULT_THROTTLED, Reason.VAULT_UNREACHABLE, Reason.VAULT_ERROR})
-_OK = 200
+_DONE = frozenset({200, 204})
 _SERVER_ERRORS = 500
 
 
@@ -59,6 +60,7 @@ class _Answer:
     value: bytes
     kid: str
     retry_after_s: float | None
+    document: dict[str, Any] = field(default_factory=dict)
 
     @property
     def retryable(self) -> bool:
@@ -148,6 +150,26 @@ class AzureKeyWrapper:
         attempts, answer = await self._operate("unwrapkey", wrapped_dek, version, call_ids, algorithm=algorithm)
         return Unwrapped(blob=answer.value, attempts=attempts)
 
+    async def administer(
+        self, method: str, path: str, body: dict[str, Any] | None, *, call_ids: tuple[str, ...]
+    ) -> VaultAnswer:
+        """Ask for, or change, what the vault knows of keys; cryptocore/kek_vault.py says what there is to ask.
+
+        Args:
+            method: of HTTP.
+            path: under the vault's URL, or a URL of that vault, as its lists continue.
+            body: JSON.
+            call_ids: one for each attempt.
+
+        Raises:
+            VaultCallFailed: with every attempt that was made.
+        """
+        parts = urlsplit(path)
+        if parts.netloc and (parts.scheme, parts.netloc.lower().removesuffix(":443")) != ("https", self._host):
+            raise VaultCallFailed(Reason.VAULT_ERROR, (), retryable=False)  # the token goes to this vault only
+        attempts, answer = await self._call(method, path, body, call_ids, read=_read_document)
+        return VaultAnswer(answer.document, attempts)
+
     async def close(self) -> None:
         """Let go of the connection; the next call would make another."""
         connected, self._connected = self._connected, None
@@ -189,11 +211,17 @@ class AzureKeyWrapper:
         return attempts, answer
 
     async def _call(
-        self, method: str, path: str, body: dict[str, str] | None, call_ids: tuple[str, ...]
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        call_ids: tuple[str, ...],
+        *,
+        read: "Callable[[AsyncHttpResponse, VaultAttempt], _Answer] | None" = None,
     ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
         made: list[VaultAttempt] = []
         for number, call_id in enumerate(call_ids):
-            answer = await self._attempt(method, path, body, call_id)
+            answer = await self._attempt(method, path, body, call_id, read or _read)
             made.append(answer.attempt)
             if answer.reason is None:
                 return tuple(made), answer
@@ -206,7 +234,14 @@ class AzureKeyWrapper:
             await self._sleep(backoff if asked is None else asked)
         raise ConfigurationError("a vault call needs at least one call id")
 
-    async def _attempt(self, method: str, path: str, body: dict[str, str] | None, call_id: str) -> _Answer:
+    async def _attempt(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        call_id: str,
+        read: Callable[[AsyncHttpResponse, VaultAttempt], _Answer],
+    ) -> _Answer:
         started = rfc3339(self._clock.now_us())
         request = HttpRequest(method, path, json=body, headers={"x-ms-client-request-id": call_id})
         try:
@@ -222,10 +257,10 @@ class AzureKeyWrapper:
             started_at=started,
             ended_at=rfc3339(self._clock.now_us()),
         )
-        if response.status_code != _OK:
+        if response.status_code not in _DONE:
             reason = _STATUS_REASONS.get(response.status_code, Reason.VAULT_ERROR)
             return _Answer(attempt, reason, b"", "", _retry_after(response))
-        return _read(response, attempt)
+        return read(response, attempt)
 
     def _is_version(self, kid: str, version: str) -> bool:
         """Whether a key id names this vault, this key and this version."""
@@ -274,3 +309,14 @@ def _read(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:
         return _Answer(attempt, None, value, str(content["kid"]), None)
     except (ValueError, KeyError, TypeError, binascii.Error):
         return _Answer(attempt, Reason.VAULT_ERROR, b"", "", None)
+
+
+def _read_document(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:
+    """Take the JSON of an administrative answer; there is none after a purge."""
+    try:
+        document = response.json() if response.content else {}
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        return _Answer(attempt, Reason.VAULT_ERROR, b"", "", None)
+    return _Answer(attempt, None, b"", "", None, document)

@@ -17,7 +17,7 @@ from cryptocore.acts import Acts
 from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, state_forbids
 from cryptocore.cache import CacheLimits, Entry, KeyCache
 from cryptocore.clock import Clock, SystemClock, rfc3339
-from cryptocore.core_incidents import IncidentCare
+from cryptocore.core_keks import KekCare
 from cryptocore.emitter import Emitter
 from cryptocore.entries import new_id
 from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope, place_of
@@ -44,7 +44,7 @@ from cryptocore.wraps import Wraps
 T = TypeVar("T")
 
 
-class CryptoCore(IncidentCare):
+class CryptoCore(KekCare):
     """The one object that a service talks to.
 
     Args:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.batch import ID_SIZE
@@ -80,6 +80,15 @@ class EmitterSettings(BaseSettings):
             raise ConfigurationError(problems) from None
 
 
+class NamedKek(BaseModel):
+    """A key of a vault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vault_url: str
+    name: str
+
+
 class CoreSettings(EmitterSettings):
     """What a core needs beside: keys, the KEK, and how much of its vault may be used."""
 
@@ -93,6 +102,9 @@ class CoreSettings(EmitterSettings):
     kek_alias: str = Field(description="named in key records; pinned to the vault and key below")
     kek_vault_url: str = Field(description="https://<name>.vault.azure.net or another of Azure's suffixes")
     kek_name: str
+    more_keks: dict[str, NamedKek] = Field(
+        default_factory=dict, description='KEKs beside it, by alias: {"old":{"vault_url":"https://…","name":"…"}}'
+    )
 
     vault_rate_per_s: float = Field(default=RATE_PER_S, gt=0, le=10_000)
     vault_burst: int = Field(default=BURST, ge=2, le=100_000)
@@ -103,6 +115,17 @@ class CoreSettings(EmitterSettings):
         if self.vault_reserve >= self.vault_burst:
             raise ValueError("vault_reserve is part of vault_burst, and less")
         return self
+
+    @model_validator(mode="after")
+    def _aliases(self) -> Self:
+        if self.kek_alias in self.more_keks:
+            raise ValueError("more_keks names the alias of kek_alias again")
+        return self
+
+    @property
+    def keks(self) -> dict[str, NamedKek]:
+        """Every KEK by its alias, that of new keys first."""
+        return {self.kek_alias: NamedKek(vault_url=self.kek_vault_url, name=self.kek_name), **self.more_keks}
 
 
 def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any = None) -> "CryptoCore":
@@ -125,12 +148,12 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
     key_signer = Signer.from_file(settings.key_signer_file or settings.signer_file)
     if settings.key_signer_file is not None:
         _check_key_signer(registry, key_signer)
-    wrapper = AzureKeyWrapper(
-        settings.kek_alias,
-        vault_url=settings.kek_vault_url,
-        key_name=settings.kek_name,
-        credential=credential or process_credential,
-    )
+    wrappers = {
+        alias: AzureKeyWrapper(
+            alias, vault_url=kek.vault_url, key_name=kek.name, credential=credential or process_credential
+        )
+        for alias, kek in settings.keks.items()
+    }
     options = StoreOptions(
         pool_size=settings.store_pool_size,
         statement_ms=settings.store_statement_ms,
@@ -139,7 +162,8 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
     store = KeyStore(settings.store_url.get_secret_value(), registry=registry, options=options)
 
     async def let_go() -> None:
-        await wrapper.close()
+        for wrapper in wrappers.values():
+            await wrapper.close()
         store.close()
 
     return CryptoCore(
@@ -147,7 +171,7 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         deployment=registry.deployment,
         registry=registry,
         store=store,
-        wrappers={settings.kek_alias: wrapper},
+        wrappers=wrappers,
         kek_alias=settings.kek_alias,
         emitter=emitter,
         key_signer=key_signer,

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from cryptocore import forking
 from cryptocore.clock import Clock
 from cryptocore.envelope import Owner
+from cryptocore.errors import KeyRecordRollback, RecordInvalid
 from cryptocore.keys import KeyState
 from cryptocore.registry import Registry
 from cryptocore.store_engine import StoreOptions, engine_of
@@ -102,6 +103,26 @@ class KeyStore:
             return None
         versions = [believed(row, self._registry) for row in rows]
         return max(versions, key=_standing)
+
+    def listed(
+        self, after: tuple[bytes, int] | None, limit: int
+    ) -> list[tuple[tuple[bytes, int], KeyVersion | RecordInvalid | KeyRecordRollback]]:
+        """Read key versions in the order of their ids, behind one of them: each believed, or why it is not.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+        query = _SELECT.order_by(KEY_VERSION.c.key_id, KEY_VERSION.c.version).limit(limit)
+        if after is not None:
+            query = query.where(tuple_(KEY_VERSION.c.key_id, KEY_VERSION.c.version) > tuple_(*after))
+        found: list[tuple[tuple[bytes, int], KeyVersion | RecordInvalid | KeyRecordRollback]] = []
+        for row in self.transaction(lambda connection: connection.execute(query).mappings().all()):
+            name = (bytes(row["key_id"]), int(row["version"]))
+            try:
+                found.append((name, believed(row, self._registry)))
+            except (RecordInvalid, KeyRecordRollback) as problem:
+                found.append((name, problem))
+        return found
 
     def apply(self, changes: Sequence[Change], *, beside: Sequence[Callable[[Connection], None]] = ()) -> None:
         """Write revisions, their history and their events, all or nothing.

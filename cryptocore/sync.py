@@ -179,6 +179,7 @@ class SyncCore(Blocking):
         blast_radius = _blocking(CryptoCore.blast_radius)
         compromise = _blocking(CryptoCore.compromise)
         offboard = _blocking(CryptoCore.offboard)
+        resign = _blocking(CryptoCore.resign)
         open = _blocking(CryptoCore.open)
         relay = _blocking(CryptoCore.relay)
 

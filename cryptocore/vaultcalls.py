@@ -13,6 +13,7 @@ from cryptocore.bare import BareWrap
 from cryptocore.envelope import DEK_SIZE, Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.kek_vault import VaultAnswer
 from cryptocore.throttle import VaultBudget
 from cryptocore.wrapping import (
     BlobInvalid,
@@ -26,7 +27,7 @@ from cryptocore.wrapping import (
     open_blob,
 )
 
-A = TypeVar("A", Wrapped, Unwrapped)
+A = TypeVar("A", Wrapped, Unwrapped, VaultAnswer)
 R = TypeVar("R")
 
 OUTAGE: Final = frozenset({Reason.VAULT_UNREACHABLE, Reason.VAULT_THROTTLED, Reason.VAULT_ERROR})
@@ -37,11 +38,15 @@ class _KidMismatch(Exception):
     """The vault answered with another KEK version than the one asked for."""
 
 
-def vault_refusal(reason: Reason, *, retryable: bool) -> Refusal:
+NO_DEK: Final = "the DEK could not be had"
+
+
+def vault_refusal(reason: Reason, *, retryable: bool, says: str = NO_DEK) -> Refusal:
     """Say what a failed vault call means to whoever needed it."""
     if reason is Reason.VAULT_DENIED:
-        return Refusal(Outcome.DENIED, reason, AccessDenied, "the vault refused the key")
-    return Refusal(Outcome.FAILED, reason, KeyUnavailable, f"the DEK could not be had: {reason}", retryable=retryable)
+        message = "the vault refused the key" if says == NO_DEK else f"{says}: the vault refused it"
+        return Refusal(Outcome.DENIED, reason, AccessDenied, message)
+    return Refusal(Outcome.FAILED, reason, KeyUnavailable, f"{says}: {reason}", retryable=retryable)
 
 
 @runtime_checkable
@@ -146,6 +151,43 @@ class VaultCalls:
         await self._afford(wrapper.vault, control=True)
         return await self._call(Operation.UNWRAP, wrapper, kek_version, subject, perform=perform, check=check)
 
+    async def administer(
+        self,
+        operation: Operation,
+        wrapper: KeyWrapper,
+        perform: Callable[[tuple[str, ...]], Awaitable[VaultAnswer]],
+        *,
+        kek_version: str | None,
+        subject: Subject,
+        note: str | None = None,
+    ) -> VaultAnswer:
+        """Change the life of a KEK; the subject names the KEK itself.
+
+        Args:
+            operation: of both events.
+            wrapper: the KEK.
+            perform: makes the call, with these ids for its attempts.
+            kek_version: the version that is meant; the one that was made is taken from the answer.
+            subject: who acts, on which KEK.
+            note: of a person, for the intent.
+
+        Raises:
+            Refusal: the vault refused or failed; its outcome is in the trail.
+            AuditUnavailable: an event is not durable.
+        """
+        await self._afford(wrapper.vault, control=True)
+        return await self._call(
+            operation,
+            wrapper,
+            kek_version,
+            subject,
+            perform=perform,
+            check=lambda answer: answer,
+            made=lambda answer: answer.made,
+            says=f"the KEK {wrapper.vault}/{wrapper.name} was not changed",
+            note=note,
+        )
+
     async def _afford(self, vault: str, *, control: bool) -> None:
         """Take a request out of the budget, before anything is said of it: without one there is no call."""
         if self._budget is not None and not await self._budget.take(vault, control=control):
@@ -161,16 +203,21 @@ class VaultCalls:
         self,
         operation: Operation,
         wrapper: KeyWrapper,
-        kek_version: str,
+        kek_version: str | None,
         subject: Subject,
         *,
         perform: Callable[[tuple[str, ...]], Awaitable[A]],
         check: Callable[[A], R],
+        made: Callable[[R], str | None] = lambda _: None,
+        says: str = NO_DEK,
+        note: str | None = None,
     ) -> R:
         # 1. The intent, with the id of every request the call may make.
         kek = KekRef(vault=wrapper.vault, name=wrapper.name, version=kek_version)
         call_ids = wrapper.draw_call_ids()
-        intent = self._audit.event(operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call_ids)
+        intent = self._audit.event(
+            operation, subject, outcome=None, phase=Phase.INTENT, kek=kek, call_ids=call_ids, note=note
+        )
         conclude = partial(self._conclude, operation, subject, kek=kek, intent_id=intent.id)
         await self._audit.intend(intent, partial(conclude, attempts=(), outcome=Outcome.UNKNOWN))
         # 2. The call. Whatever it raises is reduced to a reason: it may hold the request's body.
@@ -185,7 +232,7 @@ class VaultCalls:
             del answer
         except VaultCallFailed as failed:
             attempts, retry_after_s = failed.attempts, failed.retry_after_s
-            refusal = vault_refusal(failed.reason, retryable=failed.retryable)
+            refusal = vault_refusal(failed.reason, retryable=failed.retryable, says=says)
         except _KidMismatch:
             refusal = vault_refusal(Reason.KID_MISMATCH, retryable=False)
         except BlobInvalid:
@@ -194,14 +241,16 @@ class VaultCalls:
             await conclude(attempts=attempts, outcome=Outcome.UNKNOWN)
             raise
         except Exception:  # noqa: BLE001 - an adapter's fault must not leave the intent without its outcome
-            refusal = vault_refusal(Reason.VAULT_ERROR, retryable=False)
+            refusal = vault_refusal(Reason.VAULT_ERROR, retryable=False, says=says)
         self._count(wrapper.vault, attempts, retry_after_s)
         # 3. The outcome.
         if refusal is not None:
             await conclude(attempts=attempts, outcome=refusal.outcome, reason=refusal.reason)
             raise refusal from None
-        await conclude(attempts=attempts, outcome=Outcome.SUCCEEDED)
         assert result is not None
+        version = made(result)
+        named = kek if version is None else KekRef(vault=kek.vault, name=kek.name, version=version)
+        await conclude(attempts=attempts, outcome=Outcome.SUCCEEDED, kek=named)
         return result
 
     async def _conclude(

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 KEY_SIZE = 2048
+RETENTION_S = 90 * 24 * 3600
+"""How long a deleted key can be recovered; then the vault purges it."""
 OPERATIONS = ("encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey")
 _OAEP = {
     "RSA-OAEP": padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),  # noqa: S303 - the algorithm's name
@@ -47,6 +49,7 @@ class VaultKey:
 
     name: str
     versions: dict[str, KeyVersion]
+    deleted_us: int | None = None
 
     def version(self, ident: str | None) -> KeyVersion:
         found = self.versions[next(reversed(self.versions))] if not ident else self.versions.get(ident)
@@ -81,17 +84,25 @@ class Keys:
     def deleted_names(self) -> list[str]:
         return list(self._deleted)
 
-    def create(self, name: str, now_us: int) -> KeyVersion:
+    def create(
+        self, name: str, now_us: int, *, size: int = KEY_SIZE, operations: tuple[str, ...] = OPERATIONS
+    ) -> KeyVersion:
         """Make the key, or its next version."""
         if name in self._deleted:
             raise VaultError(409, "Conflict", f"Key {name} is currently in a deleted but recoverable state.")
-        private = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
-        version = KeyVersion(self._ids(16).hex(), private, now_us)
+        private = rsa.generate_private_key(public_exponent=65537, key_size=size)
+        version = KeyVersion(self._ids(16).hex(), private, now_us, operations=operations)
         self._kept.setdefault(name, VaultKey(name, {})).versions[version.id] = version
         return version
 
-    def delete(self, name: str) -> VaultKey:
-        self._deleted[name] = self.get(name)
+    def rotate(self, name: str, now_us: int) -> KeyVersion:
+        """Make the next version of a key that is there, like the one before."""
+        last = self.get(name).version(None)
+        return self.create(name, now_us, size=last.private.key_size, operations=last.operations)
+
+    def delete(self, name: str, now_us: int) -> VaultKey:
+        key = self._deleted[name] = self.get(name)
+        key.deleted_us = now_us
         return self._kept.pop(name)
 
     def deleted(self, name: str) -> VaultKey:
@@ -105,7 +116,8 @@ class Keys:
         del self._deleted[name]
 
     def recover(self, name: str) -> VaultKey:
-        self._kept[name] = self.deleted(name)
+        key = self._kept[name] = self.deleted(name)
+        key.deleted_us = None
         return self._deleted.pop(name)
 
     def kid(self, key: VaultKey, version: KeyVersion) -> str:
@@ -121,11 +133,20 @@ class Keys:
             "n": encode_value(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)),
             "e": encode_value(numbers.e.to_bytes(3)),
         }
-        created_s = version.created_us // 1_000_000
-        attributes = {"enabled": version.enabled, "created": created_s, "recoveryLevel": "Recoverable+Purgeable"}
-        if version.expires_s is not None:
-            attributes["exp"] = version.expires_s
-        return {"key": jwk, "attributes": attributes}
+        return {"key": jwk, "attributes": attributes_of(version)}
+
+
+def attributes_of(version: KeyVersion) -> dict[str, object]:
+    """Return the attributes of a version as lists and bundles show them."""
+    created_s = version.created_us // 1_000_000
+    attributes: dict[str, object] = {
+        "enabled": version.enabled,
+        "created": created_s,
+        "recoveryLevel": "Recoverable+Purgeable",
+    }
+    if version.expires_s is not None:
+        attributes["exp"] = version.expires_s
+    return attributes
 
 
 def operate(version: KeyVersion, verb: str, algorithm: str, value: bytes) -> bytes:

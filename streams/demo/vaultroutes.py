@@ -5,8 +5,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streams.demo.identities import Identity
-from streams.demo.vaultkeys import KEY_SIZE, Keys, KeyVersion, VaultError, VaultKey, decode_value, encode_value, operate
+from streams.demo.vaultkeys import (
+    KEY_SIZE,
+    OPERATIONS,
+    RETENTION_S,
+    Keys,
+    KeyVersion,
+    VaultError,
+    VaultKey,
+    attributes_of,
+    decode_value,
+    encode_value,
+    operate,
+)
 from streams.demo.vaultlog import Entry, VaultLog
+
+KEY_SIZES = (2048, 3072, 4096)
 
 
 @dataclass(slots=True)
@@ -45,7 +59,8 @@ def _list_keys(call: Call, _now_us: int) -> dict[str, Any]:
 
 def _list_versions(call: Call, _now_us: int) -> dict[str, Any]:
     key = call.vault.keys.get(call.name(1))
-    return {"value": [{"kid": call.vault.keys.kid(key, version)} for version in key.versions.values()]}
+    versions = key.versions.values()
+    return {"value": [{"kid": call.vault.keys.kid(key, one), "attributes": attributes_of(one)} for one in versions]}
 
 
 def _list_deleted(call: Call, _now_us: int) -> dict[str, Any]:
@@ -59,10 +74,21 @@ def _get(call: Call, _now_us: int) -> dict[str, Any]:
 
 
 def _create(call: Call, now_us: int) -> dict[str, Any]:
-    version = call.vault.keys.create(call.name(1), now_us)
+    size = call.body.get("key_size", KEY_SIZE)
+    if size not in KEY_SIZES:
+        raise VaultError(400, "BadParameter", "Property key_size has invalid value.")
+    operations = tuple(call.body.get("key_ops") or OPERATIONS)
+    return _made(call, call.vault.keys.create(call.name(1), now_us, size=size, operations=operations))
+
+
+def _rotate(call: Call, now_us: int) -> dict[str, Any]:
+    return _made(call, call.vault.keys.rotate(call.name(1), now_us))
+
+
+def _made(call: Call, version: KeyVersion) -> dict[str, Any]:
     key = call.vault.keys.get(call.name(1))
     call.entry.object_id = call.vault.keys.kid(key, version)
-    call.entry.extra["keyProperties"] = {"type": "RSA", "size": KEY_SIZE}
+    call.entry.extra["keyProperties"] = {"type": "RSA", "size": version.private.key_size}
     return call.vault.keys.bundle(key, version)
 
 
@@ -85,8 +111,8 @@ def _update(call: Call, _now_us: int) -> dict[str, Any]:
     return call.vault.keys.bundle(key, version)
 
 
-def _delete(call: Call, _now_us: int) -> dict[str, Any]:
-    key = call.vault.keys.delete(call.name(1))
+def _delete(call: Call, now_us: int) -> dict[str, Any]:
+    key = call.vault.keys.delete(call.name(1), now_us)
     return _deleted_bundle(call, key)
 
 
@@ -124,7 +150,12 @@ def _version(call: Call) -> tuple[VaultKey, KeyVersion]:
 
 def _deleted_bundle(call: Call, key: VaultKey) -> dict[str, Any]:
     bundle = call.vault.keys.bundle(key, key.version(None))
-    return bundle | {"recoveryId": f"https://{call.vault.host}/deletedkeys/{key.name}"}
+    deleted_s = (key.deleted_us or 0) // 1_000_000
+    return bundle | {
+        "recoveryId": f"https://{call.vault.host}/deletedkeys/{key.name}",
+        "deletedDate": deleted_s,
+        "scheduledPurgeDate": deleted_s + RETENTION_S,
+    }
 
 
 # Method and path ("*" = any one part) → logged operation, needed permission, what it does.
@@ -134,7 +165,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], str, str, Act], ...] = (
     ("GET", ("keys", "*"), "KeyGet", "get", _get),
     ("GET", ("keys", "*", "*"), "KeyGet", "get", _get),
     ("POST", ("keys", "*", "create"), "KeyCreate", "create", _create),
-    ("POST", ("keys", "*", "rotate"), "KeyRotate", "rotate", _create),
+    ("POST", ("keys", "*", "rotate"), "KeyRotate", "rotate", _rotate),
     ("POST", ("keys", "*", "backup"), "KeyBackup", "backup", _backup),
     ("PATCH", ("keys", "*"), "KeyUpdate", "update", _update),
     ("PATCH", ("keys", "*", "*"), "KeyUpdate", "update", _update),
