@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from alerts.delivery import DeliveryFailed, WebhookNotifier
+from alerts.model import Notification
 from alerts.rules.canary import SOURCE
 from alerts.text import unindexed
 from cryptocore import AuditTrail, Signer
@@ -54,9 +55,13 @@ class Singing:
             clock=SystemClock(),
         )
 
-    def notifier(self, secret: bytes = SECRET) -> WebhookNotifier:
+    async def send(self, notification: Notification, secret: bytes = SECRET) -> None:
         host, port = self.canary.address
-        return WebhookNotifier(f"http://{host}:{port}/", secret=secret, clock=SystemClock(), attempts=1)
+        notifier = WebhookNotifier(f"http://{host}:{port}/", secret=secret, clock=SystemClock(), attempts=1)
+        try:
+            await notifier.send(notification)
+        finally:
+            await notifier.close()
 
 
 @asynccontextmanager
@@ -88,9 +93,9 @@ async def test_a_young_canary_beats_once_also_when_its_text_says_that_the_index_
     async with singing(tmp_path) as made:
         (first,) = canaries.owed(state_with("one", now_ms()))
         (second,) = canaries.owed(state_with("two", now_ms()))
-        await made.notifier().send(first)
-        await made.notifier().send(first)
-        await made.notifier().send(unindexed(second, since_ms=now_ms() - 60_000))
+        await made.send(first)
+        await made.send(first)
+        await made.send(unindexed(second, since_ms=now_ms() - 60_000))
 
     assert made.canary.beats == 2
 
@@ -99,12 +104,12 @@ async def test_old_forged_and_foreign_deliveries_are_no_sign_of_life(tmp_path: P
     async with singing(tmp_path) as made:
         (old,) = canaries.owed(state_with("old", now_ms() - round(YOUNG * EVERY_S * 1000) - 500))
         (young,) = canaries.owed(state_with("young", now_ms()))
-        await made.notifier().send(old)
+        await made.send(old)
         with pytest.raises(DeliveryFailed, match="403"):
-            await made.notifier(b"d" * 32).send(young)
-        await made.notifier().send(msgspec.structs.replace(young, kind="opened"))
+            await made.send(young, b"d" * 32)
+        await made.send(msgspec.structs.replace(young, kind="opened"))
         with pytest.raises(DeliveryFailed, match="400"):
-            await made.notifier().send(msgspec.structs.replace(young, alert={"alert_id": "x"}))
+            await made.send(msgspec.structs.replace(young, alert={"alert_id": "x"}))
         host, port = made.canary.address
         async with httpx.AsyncClient(trust_env=False) as client:
             unsigned = await client.post(f"http://{host}:{port}/", content=b"{}")
