@@ -189,7 +189,7 @@ function judge(line) {
   if (line === null || typeof line !== "object" || Array.isArray(line)) fail("line", "not an object");
   if (!Object.hasOwn(line, "v")) fail("v", "missing");
   if (line.v !== 1) fail("v", "another version");
-  if (!Object.hasOwn(KINDS, line.type)) fail("type", "missing or unknown");
+  if (typeof line.type !== "string" || !Object.hasOwn(KINDS, line.type)) fail("type", "missing or unknown");
   KINDS[line.type](line, "");
   if (line.type !== "key") return line;
   const actOnKek = isActOnKek(line);

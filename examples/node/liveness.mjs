@@ -14,7 +14,7 @@ const MAX_PATH = 103; // sun_path is 104 bytes on macOS, 108 on Linux, with the 
 
 function socketPath(dir, id) {
   const path = join(dir, `${id}.sock`);
-  if (Buffer.byteLength(path) > MAX_PATH) throw new Error(`the spool's path is too long for a socket: ${MAX_PATH} bytes`);
+  if (Buffer.byteLength(path) > MAX_PATH) throw new RangeError(`a spool directory's path may have ${MAX_PATH - 38} bytes, for the socket in it`);
   return path;
 }
 
