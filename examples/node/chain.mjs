@@ -14,7 +14,6 @@ import { formatTime } from "./time.mjs";
 import { LIFE_CYCLE } from "./words.mjs";
 
 const LINGER_MS = 250;
-const HEADS_IN_A_LINE = 80; // 16 KiB hold about 90
 const POLL_MS = 20;
 const RETRY_MS = [100, 200, 500, 1000, 2000, 5000];
 
@@ -67,10 +66,10 @@ export class Chain {
     return this.commit({ ...this.#control("chain.open"), durability, ...(continues ? { continues } : {}) });
   }
 
-  /** One line, or several where the heads do not fit into one. Also tries again what failed on the way. */
+  /** Say that the process lives and how far its chains are. Also tries again what failed on the way. */
   async heartbeat() {
     this.resume();
-    for (const standing of this.#standing()) await this.commit({ ...this.#control("heartbeat"), ...standing });
+    await this.commit({ ...this.#control("heartbeat"), ...this.#standing() });
   }
 
   /** Seal and send what there is. */
@@ -88,10 +87,7 @@ export class Chain {
     await Promise.allSettled(this.#committing); // the heads of the last line are those of the last batches
     await this.#sealAll();
     if (!this.#spool.closed) {
-      const standings = this.#standing();
-      const last = standings.pop();
-      for (const standing of standings) await this.commit({ ...this.#control("heartbeat"), ...standing });
-      await this.commit({ ...this.#control("chain.close"), ...last });
+      await this.commit({ ...this.#control("chain.close"), ...this.#standing() });
       await this.#sealAll();
     }
     return this.#drained(signal);
@@ -122,11 +118,7 @@ export class Chain {
 
   #standing() {
     const { heads, tallies, oldestUnsentMs } = this.#spool;
-    const rest = { tallies, ...(oldestUnsentMs === null ? {} : { oldest_unsent_at: formatTime(oldestUnsentMs) }) };
-    const standings = [];
-    do standings.push({ heads: heads.splice(0, HEADS_IN_A_LINE), ...rest });
-    while (heads.length > 0);
-    return standings;
+    return { heads, tallies, ...(oldestUnsentMs === null ? {} : { oldest_unsent_at: formatTime(oldestUnsentMs) }) };
   }
 
   #arm(partition, urgent) {

@@ -21,6 +21,7 @@ import { formatTime } from "./time.mjs";
 import { HOST } from "./words.mjs";
 
 const HEARTBEAT_MS = 30_000;
+const MAX_PARTITIONS = 90; // as many heads fit into a line
 const QUOTA = 256 * 1024 * 1024;
 
 /** What an outcome repeats of its intent. */
@@ -64,6 +65,7 @@ export class Trail {
     const { registry, signer, service, clock, countPartitions, partitions } = filled;
     const entry = registry.find(signer.id, "events", clock());
     if (entry === null || entry.source !== service) throw new Error("the registry does not let this signer speak for the service");
+    if (partitions > MAX_PARTITIONS) throw new RangeError(`a heartbeat names the heads of ${MAX_PARTITIONS} partitions at most`);
     if (countPartitions && (await countPartitions()) !== partitions) throw new Error("the topic has another number of partitions");
     const trail = new Trail(filled);
     await trail.#start();

@@ -300,7 +300,41 @@ def _changed_lines(count: int, draw: random.Random) -> Iterator[bytes]:
         line = json.loads(json.dumps(draw.choice(good)))
         for _ in range(draw.randint(1, 3)):
             _change(line, draw, pool, junk)
-        yield json.dumps(line, separators=(",", ":")).encode()
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=draw.random() < 0.5).encode()
+        yield _misspelt(text, draw) if draw.random() < 0.3 else text
+
+
+def _misspelt(text: bytes, draw: random.Random) -> bytes:
+    """Write the same JSON, or nearly, as another hand might."""
+    at = draw.randrange(len(text) + 1)
+    inserted = [
+        b" ",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\x0b",
+        b"\x00",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"0",
+        b"-",
+        b".0",
+        b"e1",
+        b",",
+        b'"',
+    ]
+    swaps = [
+        (b":1,", b":01,"),
+        (b":1,", b":1.0,"),
+        (b":1,", b":1e0,"),
+        (b'"v"', b'"\\u0076"'),
+        (b"{", b'{"v":1,'),
+        (b"s", b"\\u0073"),
+    ]
+    if draw.random() < 0.5:
+        return text[:at] + draw.choice(inserted) + text[at:]
+    old, new = draw.choice(swaps)
+    return text.replace(old, new, 1)
 
 
 def _change(line: dict[str, Any], draw: random.Random, pool: list[tuple[str, Any]], junk: list[Any]) -> None:
@@ -373,6 +407,7 @@ def test_the_monitor_takes_a_life_of_a_node_service_without_a_finding(ours: Depl
     monitor = watched(messages, ours)
     assert monitor.found() == {}
     assert monitor.rejected() == []
+    assert watched([*messages[:3], *messages[4:]], ours).found() != {}, "a monitor that does not notice proves nothing"
     events = [line for line in lines_of(messages) if isinstance(line, AuditEvent)]
     assert len(events) == 82  # one unwrap, in two events
     assert len({document.id for document in monitor.documents if document.kind is DocKind.EVENT}) == 82
