@@ -15,6 +15,7 @@ import { LIFE_CYCLE } from "./words.mjs";
 
 const LINGER_MS = 250;
 const POLL_MS = 20;
+const STOP_MS = 1000;
 const RETRY_MS = [100, 200, 500, 1000, 2000, 5000];
 
 export class Chain {
@@ -97,7 +98,10 @@ export class Chain {
   async stop({ remove = false } = {}) {
     this.#stopped.abort();
     for (const timer of this.#timers.values()) clearTimeout(timer);
-    await settled(this.#sealing, this.#sending);
+    const waiting = new AbortController();
+    const enough = sleep(STOP_MS, null, { signal: waiting.signal }).catch(() => {});
+    await Promise.race([settled(this.#sealing, this.#sending), enough]); // a send may hang
+    waiting.abort();
     await this.#spool.close();
     if (remove) this.#spool.remove();
   }

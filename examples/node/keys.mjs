@@ -13,6 +13,7 @@
 import { openBlob } from "./dek.mjs";
 import { SUITE, checkPlaintext, decrypt, encrypt, parseHeader, recordBytes } from "./envelope.mjs";
 import { BlobInvalid, DecryptionFailed, Denied, EnvelopeInvalid, Failed, RecordInvalid } from "./errors.mjs";
+import { Failures } from "./failures.mjs";
 import { ownerBytes } from "./owner.mjs";
 import { permits, verifyRecord } from "./records.mjs";
 import { Calls } from "./vault.mjs";
@@ -24,6 +25,7 @@ const REMEMBERED = 10_000; // DEKs, and revisions seen
 
 export class Keys {
   #trail;
+  #failures;
   #registry;
   #store;
   #wrapper;
@@ -43,6 +45,7 @@ export class Keys {
    */
   constructor({ trail, registry, store, wrapper, clock = Date.now, cacheMs = CACHE_MS }) {
     this.#trail = trail;
+    this.#failures = new Failures(trail, { clock });
     this.#registry = registry;
     this.#store = store;
     this.#wrapper = wrapper;
@@ -94,6 +97,12 @@ export class Keys {
     });
   }
 
+  /** Tell of failures that were only counted so far; before the trail is closed. */
+  close() {
+    this.forget();
+    return this.#failures.flush();
+  }
+
   /** Forget every DEK. They are not overwritten: a use under way would go on with a key of zeros. */
   forget() {
     this.#deks.clear();
@@ -117,7 +126,7 @@ export class Keys {
       result = await act(about);
     } catch (err) {
       const { outcome, reason, shown } = judged(err);
-      if (reason) await this.#trail.record({ ...base, ...about, outcome, reason });
+      if (reason) await this.#failures.record({ ...base, ...about, outcome, reason });
       throw shown;
     }
     await this.#trail.record({ ...base, ...about, outcome: "succeeded" });

@@ -124,7 +124,8 @@ export class Spool {
 
   /** The oldest batch of a partition that the log has not acknowledged. */
   nextBatch(partition) {
-    return this.#lanes.get(partition)?.batches[0] ?? null;
+    const batch = this.#lanes.get(partition)?.batches[0];
+    return batch ? { ...batch, value: valueOf(batch.lines) } : null;
   }
 
   /**
@@ -228,14 +229,14 @@ export class Spool {
     const seal = rest.subarray(0, SEAL_SIZE);
     const { sequence, count } = parseSeal(seal);
     const lines = lane.pending.splice(0, count);
-    const value = valueOf(lines);
-    lane.pendingBytes -= value.length;
+    const size = lines.reduce((sum, { bytes }) => sum + bytes.length + 1, 0);
+    lane.pendingBytes -= size;
     lane.head = { sequence, digest: sha256(seal) };
-    lane.batches.push({ sequence, seal, signature: rest.subarray(SEAL_SIZE), value, lines, ms: lines[0].ms });
+    lane.batches.push({ sequence, seal, signature: rest.subarray(SEAL_SIZE), lines, size, ms: lines[0].ms });
   }
 
   #applySent(lane, sequence) {
-    while (lane.batches.length > 0 && lane.batches[0].sequence <= sequence) this.#unsent -= lane.batches.shift().value.length;
+    while (lane.batches.length > 0 && lane.batches[0].sequence <= sequence) this.#unsent -= lane.batches.shift().size;
   }
 
   /** A shorter journal with the same state. */

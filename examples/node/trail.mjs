@@ -22,7 +22,7 @@ import { HOST } from "./words.mjs";
 
 const HEARTBEAT_MS = 30_000;
 const MAX_PARTITIONS = 90; // as many heads fit into a line
-const QUOTA = 256 * 1024 * 1024;
+const QUOTA = 64 * 1024 * 1024; // held in memory, too
 
 /** What an outcome repeats of its intent. */
 const OF_THE_INTENT = ["operation", "key", "owner", "kek", "token_id", "actor", "purpose", "host", "address", "trace_id"];

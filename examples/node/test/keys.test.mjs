@@ -123,6 +123,17 @@ describe("what does not open", () => {
   }
 });
 
+test("a flood of garbage is counted, exactly, and does not fill the trail", async () => {
+  const flood = Array.from({ length: 412 }, () => assert.rejects(decrypt(Buffer.from("no")), DecryptionFailed));
+  await Promise.all(flood);
+  const told = trail.events.length;
+  await keys.close();
+
+  assert.ok(told >= 100 && told < 120, `${told} events`);
+  const [summary] = trail.events.slice(told);
+  assert.deepEqual(summary.counts, [{ operation: "decrypt", outcome: "failed", reason: "parse_error", count: 412 - told }]);
+});
+
 describe("a row", () => {
   const forms = {
     "with another DEK": [() => ({ ...stored, wrapped_dek: kek.encrypt(randomBytes(65)) }), Failed, "failed record_invalid"],

@@ -88,6 +88,7 @@ async function serve(task) {
     say({ hanging: intent.id });
     await sleep(60_000);
   }
+  await keys.close();
   while (trail.adopting.length > 0) await sleep(20);
   return { sent: await trail.close({ timeoutMs: task.away ? 100 : 10_000 }) };
 }

@@ -102,6 +102,14 @@ test("a log that is away costs nothing but time", async () => {
   assert.equal(log.chains().get(trail.instance).length, 52);
 });
 
+test("a send that never ends does not keep the process from ending", async () => {
+  const trail = await open({ send: () => new Promise(() => {}) });
+  await trail.record(event(1));
+
+  assert.equal(await trail.close({ timeoutMs: 50 }), false);
+  await assert.rejects(trail.record(event(2)), SpoolUnavailable);
+});
+
 test("what a closed process could not send is sent by the next", async () => {
   const first = await open();
   log.away = true;
