@@ -1,37 +1,19 @@
 /** Uses of keys: results only after their events, one answer for all that does not open, call ids on every request. */
 
 import assert from "node:assert/strict";
-import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { commitment, sealBlob } from "../dek.mjs";
 import { DecryptionFailed, Denied, Failed, SpoolUnavailable } from "../errors.mjs";
 import { writeLine } from "../events.mjs";
 import { Keys } from "../keys.mjs";
-import { ownerBytes } from "../owner.mjs";
-import { writeRecord } from "../records.mjs";
-import { Registry } from "../registry.mjs";
-import { LABELS, Signer } from "../signers.mjs";
-import { Calls, KeyVault, LocalKek } from "../vault.mjs";
-import { ZERO32, sha256 } from "../wire.mjs";
+import { Calls, KeyVault } from "../vault.mjs";
+import { OWNER, kek, registry, row } from "./fixtures.mjs";
 
-const OWNER = { tenant_id: "t-88", integration_id: "crm" };
 const CALLER = { actor: "user:4711", purpose: "crm-sync" };
 const PLACE = "tokens/8f3c/access";
-const KEY_ID = "3f2a6c1e9b7d4058a1c3e5f708192a3b";
-const signer = new Signer(Buffer.alloc(32, 1));
-const registry = new Registry(Buffer.from(JSON.stringify({
-  v: 1, deployment: "d0d1d2d3d4d5d6d7d8d9dadbdcdddedf",
-  signers: [{
-    signer_id: signer.id, public_key: signer.publicKey.toString("hex"), source: "billing", roles: ["events", "keys"],
-    vault_principals: [], person: null, valid_from: "2020-01-01T00:00:00.000000Z",
-    valid_until: "2100-01-01T00:00:00.000000Z", compromised_from: null,
-  }],
-})));
-const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-const kek = new LocalKek({ name: "tokens", version: "v1", privateKey });
 
 /** Takes events as the spool does, and can be full. */
 class Recorder {
@@ -54,19 +36,6 @@ class Recorder {
   get story() {
     return this.events.map(({ phase, operation, outcome, reason }) => [phase, operation, outcome, reason].filter(Boolean).join(" "));
   }
-}
-
-function row({ owner = OWNER, dek = randomBytes(32), version = 1, ...changes } = {}) {
-  const place = { suite: 1, key_id: KEY_ID, key_version: version };
-  const wrapped = kek.encrypt(sealBlob(place, owner, dek));
-  const record = writeRecord({
-    deployment: registry.deployment, key_id: Buffer.from(KEY_ID, "hex"), key_version: version, revision: 1, state: "active",
-    reason: 0, suite: 1, owner_sha256: sha256(ownerBytes(owner)), kek_alias: "tokens", kek_version: "v1", wrap_alg: 2,
-    wrapped_dek_sha256: sha256(wrapped), commitment: commitment(place, dek), changed_at_ms: 1794796867123, superseded_by: 0,
-    retire_at_ms: 0, previous_record_sha256: changes.revision > 1 ? sha256() : ZERO32, event_sha256: ZERO32,
-    signer_id: Buffer.from(signer.id, "hex"), ...changes,
-  });
-  return { record, signature: signer.sign(LABELS.record, record), wrapped_dek: wrapped };
 }
 
 let trail;

@@ -9,19 +9,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { openBatch } from "../batch.mjs";
 import { SpoolUnavailable } from "../errors.mjs";
-import { Registry } from "../registry.mjs";
-import { Signer } from "../signers.mjs";
 import { Trail } from "../trail.mjs";
+import { registry, signer } from "./fixtures.mjs";
 
-const signer = new Signer(Buffer.alloc(32, 1));
-const registry = new Registry(Buffer.from(JSON.stringify({
-  v: 1, deployment: "d0d1d2d3d4d5d6d7d8d9dadbdcdddedf",
-  signers: [{
-    signer_id: signer.id, public_key: signer.publicKey.toString("hex"), source: "billing", roles: ["events"],
-    vault_principals: [], person: null, valid_from: "2020-01-01T00:00:00.000000Z",
-    valid_until: "2100-01-01T00:00:00.000000Z", compromised_from: null,
-  }],
-})));
 const EVENT = {
   phase: "single", operation: "decrypt", outcome: "succeeded", owner: { tenant_id: "t-88", integration_id: "crm" },
   actor: "user:4711", purpose: "crm-sync",
