@@ -19,7 +19,7 @@ Telling = Literal["opened", "worse", "resolved"]
 
 NOTIFIED_FROM: Final = Severity.LOW
 """Alerts below are listed and reported, and wake nobody."""
-STATES: Final = frozenset({"pending_source", "match_ratio_low"})
+STATES: Final = frozenset({"pending_source", "match_ratio_low", "rotation_unfinished"})
 """Findings about a state that lasts: of those, what was said of the latest moment is what stands."""
 _COMMANDS_KEPT: Final = 32
 

@@ -94,6 +94,12 @@ SYSTEM: Final[Mapping[str, SystemKind]] = {
         "9.6a",
         "compare the key's signed history with the trail; a restored backup and a database writer look alike",
     ),
+    "rotation_unfinished": _kind(
+        "A rotation is late",
+        Severity.MEDIUM,
+        "9.1d",
+        "ask the key store which step it waits for and who has to move rows; until it ends the old DEK opens data",
+    ),
     "index_unavailable": _kind(
         "The index does not answer",
         Severity.MEDIUM,

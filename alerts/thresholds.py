@@ -31,6 +31,11 @@ class Limits:
     # How long a process may still serve from its cache after a revoke (docs/formats.md, "Key records").
     state_max_age_ms: int = 60 * SECOND_MS
 
+    # rotation_unfinished: how long the old version of a rotated key may take to its destruction; as the key store's own
+    # dates (cryptocore.rotations).
+    rotation_ms: int = 30 * DAY_MS
+    rotation_after_compromise_ms: int = 7 * DAY_MS
+
     # When `occurred_at` is believed (docs/formats.md, "Time"): this long before and after `sealed_at`, and how far
     # `sealed_at` may be ahead of the broker.
     occurred_before_sealed_ms: int = 5 * MINUTE_MS

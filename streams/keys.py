@@ -22,7 +22,8 @@ from streams.findings import FindingBook
 from streams.index import documents
 from streams.index.documents import BatchFragment
 from streams.index.port import Document
-from streams.key_trail import Batch, KeyTrail
+from streams.key_case import Batch
+from streams.key_trail import KeyTrail
 from streams.messages import KEY_EVENTS, SOURCES, Effects, Message
 from streams.plain_trail import take_plain
 from streams.refusals import Meter, Reason, Refusals, Turn

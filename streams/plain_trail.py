@@ -20,8 +20,8 @@ from cryptocore.events import AuditEvent, Operation, Outcome, decode_line
 from cryptocore.plain_uses import MAX_REMEMBERED, PlainUse, ReadLine
 from streams.index.documents import DAY_MS, FUTURE_MS, PAST_MS, BatchFragment, event_head
 from streams.index.port import DocKind, Document
+from streams.key_case import Batch
 from streams.key_history import COUNTED, PACKED_ACT, PACKED_KEY, PACKED_WHO, KeyHistory, pack_use
-from streams.key_trail import Batch
 from streams.state import Kind
 
 _SUCCEEDED: Final = Outcome.SUCCEEDED

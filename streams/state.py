@@ -35,6 +35,7 @@ class Kind(IntEnum):
     ALERT = 0x0B
     BIN = 0x0C
     ADDRESS = 0x0D
+    ROTATION = 0x0E
 
 
 class Records:

@@ -16,7 +16,6 @@ LONGER_WITH_REASON = {
     "cryptocore/spool.py": "one SQLite file and every statement that touches it",
     "streams/index/elastic.py": "the only file that may import the client",
     "streams/index/writer.py": "one queue with its bounds; half of it is the meaning of its counters",
-    "streams/key_trail.py": "one partition's key records, on the hot path: calls between files would cost",
     "streams/keys.py": "the numbered protocol of a batch",
     "streams/sources.py": "one numbered protocol: heads, gaps, silence, closing",
     "streams/triage.py": "the life of an alert, from finding to delivery",
