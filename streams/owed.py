@@ -21,6 +21,9 @@ class DeliveringStep(Protocol):
     def owed(self, state: State) -> list[Notification]:
         """What the state says is to be sent."""
 
+    def owing(self) -> int:
+        """How many records owe a delivery; where it grows, somebody waits for the next cut."""
+
     def delivered(
         self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
     ) -> None:

@@ -26,7 +26,7 @@ REFUSED: Final = "document_refused"
 CUT_AFTER_S: Final = 1.0
 """A cut is due this long after the first change (design: cut)."""
 URGENT_CUT_AFTER_S: Final = 0.1
-"""With a finding waiting, a cut is due this long after the last one."""
+"""With a finding or a delivery waiting, a cut is due this long after the last one."""
 
 
 class PartitionOwner:
@@ -63,6 +63,7 @@ class PartitionOwner:
         self._outs: list[Out] = []
         self._after_cut: list[Document] = []
         self._owed = Owed(deliver, monotonic)
+        self._owing = 0
         self._dirty_s: float | None = None
         self._urgent = False
         self._cutting_s: float | None = None
@@ -140,6 +141,7 @@ class PartitionOwner:
         self.step.restore(self.state)
         self.redocument()
         self._owed.replace(self._owed_now())
+        self._note_owing()
         self.committed_s = self._monotonic()
 
     def release(self) -> None:
@@ -206,8 +208,16 @@ class PartitionOwner:
                 self._after_cut += versioned
                 documents = [document for document in documents if not document.version]
             self._give(documents)
+        self._note_owing()
         if self._dirty_s is None:
             self._dirty_s = self._monotonic()
+
+    def _note_owing(self) -> None:
+        """A delivery that nobody owed before makes the cut that allows it urgent."""
+        if self._delivering is not None:
+            owing = self._delivering.owing()
+            self._urgent = self._urgent or owing > self._owing
+            self._owing = owing
 
     def _give(self, documents: list[Document]) -> None:
         self._documents.give(self.applied - 1, documents)
@@ -245,7 +255,7 @@ class PartitionOwner:
     # The cut
 
     def cut_due(self) -> bool:
-        """Whether it is time to cut: a second after the first change, sooner when a finding waits."""
+        """Whether it is time to cut: a second after the first change, sooner when a finding or a delivery waits."""
         if self._dirty_s is None or self._cutting_s is not None or self._closed:
             return False
         now_s = self._monotonic()

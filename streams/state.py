@@ -94,6 +94,7 @@ class State:
 
     def __init__(self) -> None:
         self._records: dict[Kind, Records] = {kind: Records() for kind in Kind}
+        self._by_number = {int(kind): records for kind, records in self._records.items()}  # `Kind()` is slow
 
     def records(self, kind: Kind) -> Records:
         """All records of a kind, for who touches many."""
@@ -139,13 +140,15 @@ class State:
 
     def load(self, key: bytes, value: bytes | None) -> None:
         """Take one record of the state log, in log order."""
-        kind, ident = Kind(key[0]), key[1:]
+        records = self._by_number.get(key[0])
+        if records is None:
+            raise ValueError(f"state record {key.hex()}: unknown kind")
         if value is None:
-            self._records[kind].stored.pop(ident, None)
+            records.stored.pop(key[1:], None)
         elif value[:1] != _VERSION:
             raise ValueError(f"state record {key.hex()}: unknown version {value[:1].hex()}")
         else:
-            self._records[kind].stored[ident] = value
+            records.stored[key[1:]] = value
 
     def dump(self) -> dict[bytes, bytes]:
         """Every record as it would be read back: for comparing two runs."""

@@ -137,6 +137,10 @@ class TriageStep:
                 notifications += [_notification(alert, owed) for owed in alert.owed]
         return notifications + canaries.owed(state)
 
+    def owing(self) -> int:
+        """How many alerts owe a delivery."""
+        return len(self._owing)
+
     def delivered(
         self,
         notification_id: str,

@@ -44,6 +44,9 @@ class Alarm:
             if (count := state.get(Kind.KEY, ident, Count)) is not None and not count.doc_indexed
         ]
 
+    def owing(self) -> int:
+        return 0
+
     def delivered(
         self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
     ) -> None:

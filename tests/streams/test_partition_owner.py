@@ -356,10 +356,22 @@ class OwingStep(CountingStep):
             if state.get(Kind.SEEN, ident, Count) is None
         ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[bytes] = set()
+
+    def apply(self, message: Message, now_ms: int, state: State, effects: Effects) -> None:
+        super().apply(message, now_ms, state, effects)
+        self.seen.add(message.value)
+
+    def owing(self) -> int:
+        return len(self.seen)
+
     def delivered(
         self, notification_id: str, now_ms: int, state: State, effects: Effects, channels: tuple[str, ...]
     ) -> None:
         state.put(Kind.SEEN, notification_id.encode(), Count())
+        self.seen.discard(notification_id.encode())
 
 
 async def test_a_delivery_waits_for_the_cut_that_owes_it_and_is_marked_in_the_next() -> None:
@@ -378,6 +390,22 @@ async def test_a_delivery_waits_for_the_cut_that_owes_it_and_is_marked_in_the_ne
     await (await world.take_over()).send_owed()
 
     assert world.sent == ["a"]
+
+
+async def test_a_cut_that_a_new_delivery_waits_for_is_due_at_once() -> None:
+    world = World(step=OwingStep)
+    owner = await world.take_over()
+    world.monotonic.now_s += 10
+    owner.apply(message(0))
+    assert owner.cut_due()
+    await owner.cut()
+
+    world.monotonic.now_s += 0.2
+    owner.apply(message(1))  # the same value: what is owed is owed already
+    assert not owner.cut_due()
+    owner.apply(message(2, b"b"))
+
+    assert owner.cut_due()
 
 
 async def test_a_delivery_that_was_sent_but_not_marked_is_sent_again() -> None:
