@@ -13,8 +13,9 @@ from cryptocore.destroying import Destroying
 from cryptocore.destruction import Certificate, Destruction, Item
 from cryptocore.errors import KeyUnavailable, RecordInvalid
 from cryptocore.events import Outcome, Reason
+from cryptocore.keys import KeyState
 from cryptocore.parts import Parts
-from cryptocore.records import KeyRecord, SignedRecord, verify_record
+from cryptocore.records import KeyRecord, SignedRecord, check_successor, verify_record
 from cryptocore.rotation_tables import DESTRUCTION
 from cryptocore.store import KeyVersion, database_ms
 from cryptocore.store_tables import KEY_HISTORY
@@ -43,9 +44,13 @@ class Certifying:
             raise no_arrow("nothing is overwritten yet")
         window_s = parts.cache.limits.state_max_age_s
         versions = [await self._destroying.version(item) for item in found.request.items]
+        if not all(_is_tombstone(version) for version in versions):  # whatever the row of the destruction says
+            raise no_arrow("not every wrapped DEK is overwritten and removed yet")
         changed_ms = max(version.record.changed_at_ms for version in versions)  # the row's own word is not signed
         overwritten_ms = max(found.overwritten_ms, changed_ms) + round(window_s * 1000)
         now_ms = await parts.keyring.run(parts.store.transaction, database_ms)
+        if any(purged_ms > now_ms for purged_ms in purged.values()):
+            raise no_arrow("a KEK version counts as purged once it is, not when that is planned")
         if now_ms < overwritten_ms:
             raise Refusal(
                 Outcome.FAILED,
@@ -56,8 +61,10 @@ class Certifying:
             )
         items, last_ms = [], [overwritten_ms]
         for item, version in zip(found.request.items, versions, strict=True):
-            keks = destruction.keks_of(await self._history(version))
-            gone_ms = destruction.unrecoverable_ms(overwritten_ms, copies, keks, purged)
+            history = await self._history(version)
+            keks = destruction.keks_of(history)
+            known = {} if _is_imported(history) else purged  # no record says which KEK had wrapped it before
+            gone_ms = destruction.unrecoverable_ms(overwritten_ms, copies, keks, known)
             last_ms.append(gone_ms)  # type: ignore[arg-type]
             items.append(_destroyed(item, version, keks, purged, gone_ms))
         certificate = Certificate(
@@ -80,21 +87,35 @@ class Certifying:
         return await self._destroying.find(ident)
 
     async def _history(self, version: KeyVersion) -> list[KeyRecord]:
-        """Read every record of a version, each verified."""
+        """Read every record of a version, each verified and held against the one before."""
         parts = self._parts
         where = (KEY_HISTORY.c.key_id == version.key_id) & (KEY_HISTORY.c.version == version.number)
         query = select(KEY_HISTORY.c.record, KEY_HISTORY.c.signature).where(where).order_by(KEY_HISTORY.c.revision)
 
         def read(connection: Connection) -> list[KeyRecord]:
-            found = []
-            for record, signature in connection.execute(query):
-                at_ms = KeyRecord.decode(record).changed_at_ms
-                found.append(verify_record(SignedRecord(record, signature), parts.registry, at_ms=at_ms))
-            if [record.revision for record in found] != list(range(1, version.record.revision + 1)):
-                raise RecordInvalid("revision", "the history has gaps")
+            found: list[KeyRecord] = []
+            before = b""
+            for raw, signature in connection.execute(query):
+                at_ms = KeyRecord.decode(raw).changed_at_ms
+                record = verify_record(SignedRecord(raw, signature), parts.registry, at_ms=at_ms)
+                if found:
+                    check_successor(found[-1], before, record)
+                found.append(record)
+                before = raw
+            if before != version.signed.record or found[0].revision != 1:
+                raise RecordInvalid("revision", "the history has gaps, or is another one's")
             return found
 
         return await parts.keyring.run(parts.store.transaction, read)
+
+
+def _is_imported(history: Sequence[KeyRecord]) -> bool:
+    """Say whether the DEK came from other software: only its version is superseded from its beginning."""
+    return history[0].superseded_by != 0
+
+
+def _is_tombstone(version: KeyVersion) -> bool:
+    return version.record.state is KeyState.DESTROYED and not version.wrapped_dek
 
 
 def _destroyed(

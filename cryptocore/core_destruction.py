@@ -1,7 +1,7 @@
 """Destruction, as operators see it: two people ask, days pass, the DEKs go, a certificate says what is gone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Unpack
+from typing import Unpack
 
 from cryptocore.approvals import SignedApproval
 from cryptocore.audit import Refusal, Subject
@@ -10,13 +10,11 @@ from cryptocore.copies import UNDECLARED, Copies
 from cryptocore.core_keys import Told
 from cryptocore.core_work import WorkCare
 from cryptocore.destroying import Destroying
-from cryptocore.destruction import COOLING_OFF_DAYS, Destruction
+from cryptocore.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Operation
 from cryptocore.keys import KeyReason
-
-MOST_DAYS: Final = 365
 
 
 class DestructionCare(WorkCare):
@@ -87,10 +85,11 @@ class DestructionCare(WorkCare):
         Args:
             destruction_id: as `request_destruction` gave it.
             copies: of the key store, as declared and reviewed.
-            kek_purges: when KEK versions were purged, by alias and version, in milliseconds since 1970.
+            kek_purges: when KEK versions were purged, by alias and version, in milliseconds since 1970. They tell
+                nothing of an imported DEK, which other software had wrapped before.
 
         Raises:
-            InvalidTransition: there is none, or nothing is overwritten yet.
+            InvalidTransition: there is none, not all is overwritten yet, or a KEK is still to be purged.
             KeyUnavailable: an instance may still use what it remembers (try again), or the store is not to be believed.
         """
         try:

@@ -18,7 +18,7 @@ from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.audit import Subject, no_arrow, not_believed
 from cryptocore.cache import key_ref
 from cryptocore.clock import rfc3339_ms
-from cryptocore.destruction import DAY_MS, REQUEST, Carried, Destruction, DestructionInvalid, Item, Request
+from cryptocore.destruction import DAY_MS, MOST_DAYS, REQUEST, Carried, Destruction, DestructionInvalid, Item, Request
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.event_texts import PERSON
 from cryptocore.events import KeyRef, Operation, Outcome
@@ -177,6 +177,8 @@ class Destroying:
             raise not_believed(f"{err.field}: {err.problem}") from None
         if (request.id, request.deployment) != (row["destruction_id"].hex(), self._parts.deployment.hex()):
             raise not_believed("request: another destruction's")
+        if not DAY_MS <= request.due_ms - request.requested_ms <= MOST_DAYS * DAY_MS:
+            raise not_believed("request: its cooling-off is none")
         return Destruction(
             id=request.id,
             request=request,

@@ -11,8 +11,8 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from cryptocore.approval_pairs import Verified
-from cryptocore.approvals import SignedApproval
+from cryptocore.approval_pairs import Verified, by_key, two_people
+from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
 from cryptocore.clock import parse_rfc3339, rfc3339_ms
 from cryptocore.copies import Copies
 from cryptocore.errors import FormatError
@@ -24,6 +24,7 @@ REQUEST: Final = "keytrail/destruction-request/v1"
 CERTIFICATE: Final = "keytrail/destruction-certificate/v1"
 DAY_MS: Final = 24 * 3600 * 1000
 COOLING_OFF_DAYS: Final = 7
+MOST_DAYS: Final = 365
 NOT_ESTABLISHED: Final = "not established"
 MAX_ITEMS: Final = 10_000
 
@@ -79,10 +80,11 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Raises:
             ApprovalInvalid: one of them is none.
         """
-        return [
-            SignedApproval.decode(msgspec.json.encode({"approval": one.approval, "sig": one.sig}))
-            for one in self.approvals
-        ]
+        return _signed(self.approvals)
+
+
+def _signed(carried: Sequence[Carried]) -> list[SignedApproval]:
+    return [SignedApproval.decode(msgspec.json.encode({"approval": one.approval, "sig": one.sig})) for one in carried]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +208,12 @@ class _Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_certificate(text: bytes, registry: Registry) -> Certificate:
-    """Read a certificate and believe it.
+    """Read a certificate and believe it: its signature, and that the people it names approved each of its items.
 
     The caller still owes, where it has the key store's history: that the tombstones named are there.
 
     Raises:
-        DestructionInvalid: it does not parse, is another deployment's, or its signature does not hold.
+        DestructionInvalid: it does not parse, is another deployment's, or a signature in it does not hold.
     """
     lines = text.split(b"\n")
     if len(lines) != 3 or lines[2]:  # noqa: PLR2004 - two lines, each ended
@@ -227,7 +229,25 @@ def read_certificate(text: bytes, registry: Registry) -> Certificate:
     )
     if certificate.deployment != registry.deployment.hex():
         raise DestructionInvalid("deployment", "not this deployment")
+    _check_approvals(certificate, registry)
     return certificate
+
+
+def _check_approvals(certificate: Certificate, registry: Registry) -> None:
+    """Verify the approvals at the time when they were given: whoever signs certificates cannot make them up."""
+    try:
+        requested_ms = parse_rfc3339(certificate.requested_at) // 1000
+        pairs = by_key(_signed(certificate.approvals))
+        verified: list[Verified] = []
+        for item in certificate.items:
+            pair = pairs.get((bytes.fromhex(item.key_id), item.version), [])
+            verified += two_people(pair, registry, action=Action.DESTROY, at_ms=requested_ms)
+            if verified[-1].approval.subject_sha256.hex() != item.approved_record_sha256:
+                raise DestructionInvalid("approvals", "of another record than that of the item")
+    except (ApprovalInvalid, ValueError) as err:
+        raise DestructionInvalid("approvals", "not by two people for each item") from err
+    if certificate.approvals != carried_by(verified):
+        raise DestructionInvalid("approvals", "not in the order of the items, or of other persons")
 
 
 def unrecoverable_ms(

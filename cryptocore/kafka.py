@@ -179,7 +179,7 @@ def _check_protected(
         raise ConfigurationError(f"security protocol {security_protocol!r} is none of {', '.join(PROTOCOLS)}")
     if context is not None and context.minimum_version < ssl.TLSVersion.TLSv1_2:
         raise ConfigurationError("the TLS context allows less than TLS 1.2")
-    if context is not None and context.verify_mode is not ssl.CERT_REQUIRED:
+    if context is not None and not (context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname):
         raise ConfigurationError("the TLS context does not verify the broker")
     if security_protocol == "PLAINTEXT" and not allow_plaintext and not all_loopback(bootstrap):
         raise ConfigurationError("plaintext to another machine must be allowed explicitly (allow_plaintext)")

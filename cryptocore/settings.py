@@ -147,7 +147,7 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
     emitter = build_emitter(settings, registry, token_provider=token_provider)
     key_signer = Signer.from_file(settings.key_signer_file or settings.signer_file)
     if settings.key_signer_file is not None:
-        _check_key_signer(registry, key_signer)
+        _check_key_signer(registry, key_signer, settings.service)
     wrappers = {
         alias: AzureKeyWrapper(
             alias, vault_url=kek.vault_url, key_name=kek.name, credential=credential or process_credential
@@ -297,11 +297,12 @@ def _sasl(settings: EmitterSettings) -> dict[str, str]:
     }
 
 
-def _check_key_signer(registry: Registry, signer: Signer) -> None:
+def _check_key_signer(registry: Registry, signer: Signer, service: str) -> None:
     entry = registry.get(signer.signer_id)
-    if entry is None or Role.KEYS not in entry.roles:
+    if entry is None or entry.source != service or Role.KEYS not in entry.roles:
         raise ConfigurationError(
-            f"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer {signer.signer_id.hex()} has not the role keys in the registry"
+            f"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer {signer.signer_id.hex()} has not the role keys of {service} in the "
+            "registry"
         )
 
 

@@ -103,7 +103,10 @@ def unsent(service: str, limit: int) -> Any:
 def vouched(
     connection: Connection, registry: Registry, service: str, line: bytes, signature: object
 ) -> tuple[bool, SignedRecord | None]:
-    """Say whether a signature of its own, or which signed record, holds for this event of the service."""
+    """Say whether a signature of its own, or which signed record, holds for this event of the service.
+
+    Only the service's own signers count: another one that shares the store must not speak under this one's seal.
+    """
     try:
         event = decode_line(line)
     except EventInvalid:
@@ -122,17 +125,19 @@ def vouched(
     except RecordInvalid:
         return False, None
     said = (record.key_id, record.key_version, record.revision)
-    holds = said == named and record.event_sha256 == sha256(line).digest()
+    entry = registry.get(record.signer_id)
+    ours = entry is not None and entry.source == service
+    holds = ours and said == named and record.event_sha256 == sha256(line).digest()
     return holds, signed if holds else None
 
 
 def _signed(registry: Registry, event: AuditEvent, line: bytes, signature: object) -> bool:
-    """Say whether somebody with the role `keys` signed the line."""
+    """Say whether a signer of the event's service with the role `keys` signed the line."""
     at_ms = parse_rfc3339(event.occurred_at) // 1000
     if not isinstance(signature, bytes):
         return False
     for entry in registry.signers:
-        if entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
+        if entry.source == event.service and entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
             with contextlib.suppress(SignatureInvalid):
                 verify(entry.public_key, OUTBOX, line, signature)
                 return True

@@ -1,20 +1,24 @@
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
 from cryptocore import approval_desk, testing
 from cryptocore.approvals import Action, Approval, sign_approval
 from cryptocore.audit import Refusal
+from cryptocore.bare import PADDINGS, BareWrap
 from cryptocore.copies import Copies, CopiesInvalid
-from cryptocore.destruction import DestructionInvalid, read_certificate
+from cryptocore.destruction import REQUEST, DestructionInvalid, certificate_text, read_certificate, sign
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
+from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.rotation_tables import DESTRUCTION
 from cryptocore.store import StoreConflict
@@ -197,6 +201,19 @@ async def test_a_row_whose_cooling_off_somebody_shortened_is_not_believed(core: 
     assert core.store.versions(bytes.fromhex(key_id))[0].wrapped_dek
 
 
+async def test_a_signed_request_without_a_cooling_off_is_not_believed_either(core: CoreUnderTest) -> None:
+    key_id = await archived(core)
+    asked = await core.request_destruction(await both(core, Action.DESTROY, key_id), **ADMIN)
+    request = msgspec.structs.replace(asked.request, due_at=asked.request.requested_at)
+    raw, signature = sign(request, REQUEST, core.parts.signer)
+    change = update(DESTRUCTION).values(request=raw, signature=signature, due_ms=0)
+    core.store.transaction(lambda connection: connection.execute(change).rowcount)
+
+    with pytest.raises(KeyUnavailable, match="cooling-off"):
+        await core.destroy(asked.id, **ADMIN)
+    assert core.store.versions(bytes.fromhex(key_id))[0].wrapped_dek
+
+
 async def test_a_crash_between_zeros_and_removal_is_gone_on_with(core: CoreUnderTest) -> None:
     key_id, asked = await cooled(core)
     apply = core.store.apply
@@ -260,6 +277,9 @@ async def test_without_all_copies_declared_and_all_keks_purged_no_end_is_establi
 
     undeclared = await core.certify_destruction(asked)
     purged = core.clock.now_us() // 1000 + 86_400_000
+    with pytest.raises(InvalidTransition, match="once it is"):
+        await core.certify_destruction(asked, copies=COPIES, kek_purges={(testing.ALIAS, "1"): purged})
+    core.clock.advance(DAY_S)
     by_purge = await core.certify_destruction(asked, copies=COPIES, kek_purges={(testing.ALIAS, "1"): purged})
 
     assert undeclared.certificate is not None
@@ -303,6 +323,89 @@ async def test_a_certificate_that_was_changed_is_not_believed(core: CoreUnderTes
             read_certificate(changed, core.registry)
     with pytest.raises(DestructionInvalid):
         read_certificate(text, testing.register())
+
+
+async def test_what_somebody_wrote_into_the_row_of_a_destruction_makes_no_certificate(core: CoreUnderTest) -> None:
+    key_id, asked = await cooled(core)
+    change = update(DESTRUCTION).values(begun_ms=1, overwritten_ms=1)
+    core.store.transaction(lambda connection: connection.execute(change).rowcount)
+    core.clock.advance(60)
+
+    with pytest.raises(InvalidTransition, match="overwritten"):
+        await core.certify_destruction(asked, copies=COPIES)
+    assert core.store.versions(bytes.fromhex(key_id))[0].wrapped_dek
+
+
+async def test_another_keys_history_does_not_hide_a_kek_that_wrapped_the_dek(
+    core: CoreUnderTest, tmp_path: Path
+) -> None:
+    key_id = await archived(core)
+    core.wrapper.rotate()
+    await core.rewrap(**ADMIN)
+    await core.encrypt(b"token", owner=Owner.tenant("t-89", "crm"), record="tokens/1", create_missing=True, **ADMIN)
+    other_id = (await core.describe(Owner.tenant("t-89", "crm"))).key_id
+    asked = await core.request_destruction(await both(core, Action.DESTROY, key_id), **ADMIN)
+    core.clock.advance(7 * DAY_S)
+    await core.destroy(asked.id, **ADMIN)
+    core.clock.advance(60)
+    with sqlite3.connect(tmp_path / "keys.sqlite") as connection:
+        connection.execute("DROP TRIGGER key_history_UPDATE")
+        changed = connection.execute(
+            "UPDATE key_history SET (record, signature) = (SELECT record, signature FROM key_history AS other"
+            " WHERE other.key_id = ? AND other.revision = key_history.revision) WHERE key_id = ? AND revision < 3",
+            (bytes.fromhex(other_id), bytes.fromhex(key_id)),
+        )
+        assert changed.rowcount == 2
+
+    with pytest.raises(KeyUnavailable, match="not to be trusted"):
+        await core.certify_destruction(asked.id, kek_purges={(testing.ALIAS, "2"): core.clock.now_us() // 1000})
+
+
+async def test_a_certificate_whose_approvals_were_made_up_is_not_believed(core: CoreUnderTest) -> None:
+    _, asked = await cooled(core)
+    await core.destroy(asked, **ADMIN)
+    core.clock.advance(60)
+    text = (await core.certify_destruction(asked, copies=COPIES)).certificate
+    assert text is not None
+    true = read_certificate(text, core.registry)
+    signer = core.parts.signer  # in other hands
+    other = msgspec.structs.replace(true.approvals[1], person="Cleo Example")
+    item = msgspec.structs.replace(true.items[0], approved_record_sha256="00" * 32)
+
+    changes: list[dict[str, Any]] = [
+        {"approvals": []},
+        {"approvals": true.approvals[:1] * 2},
+        {"approvals": [true.approvals[0], other]},
+        {"items": [item]},
+        {"requested_at": "2027-11-23T08:01:00.000000Z"},
+        {"requested_at": "yesterday"},
+    ]
+    for change in changes:
+        with pytest.raises(DestructionInvalid, match="approvals"):
+            read_certificate(certificate_text(msgspec.structs.replace(true, **change), signer), core.registry)
+    assert read_certificate(certificate_text(true, signer), core.registry) == true
+
+
+async def test_a_purge_says_nothing_of_an_imported_dek_which_another_kek_may_have_wrapped(core: CoreUnderTest) -> None:
+    public = core.wrapper._keys["1"].public_key()
+    bare = BareDek(public.encrypt(os.urandom(32), PADDINGS[BareWrap.RSA_OAEP]), testing.ALIAS, "1")
+    core.wrapper.rotate()
+    key_id = (await core.import_key(bare, OWNER, **ADMIN)).key_id
+    for key in (key_id, (await core.describe(OWNER)).key_id):
+        await core.archive(key, reason=KeyReason.OFFBOARDED, **ADMIN)
+    asked = await core.request_destruction(await both(core, Action.DESTROY, key_id), **ADMIN)
+    core.clock.advance(7 * DAY_S)
+    await core.destroy(asked.id, **ADMIN)
+    core.clock.advance(60)
+    purged = {(testing.ALIAS, "2"): core.clock.now_us() // 1000}
+
+    by_purge = (await core.certify_destruction(asked.id, kek_purges=purged)).certificate
+    by_copies = (await core.certify_destruction(asked.id, copies=COPIES)).certificate
+
+    assert by_purge is not None
+    assert by_copies is not None
+    assert read_certificate(by_purge, core.registry).unrecoverable_after == "not established"
+    assert read_certificate(by_copies, core.registry).unrecoverable_after == "2027-02-21T08:01:00.000000Z"
 
 
 # --- declared copies

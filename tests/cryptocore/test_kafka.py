@@ -109,10 +109,11 @@ def test_the_tls_context_verifies_and_speaks_1_2_or_later() -> None:
     assert context.check_hostname
 
 
-def test_a_context_that_does_not_verify_is_refused() -> None:
+@pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_REQUIRED], ids=["no certificate", "anybody's certificate"])
+def test_a_context_that_does_not_verify_is_refused(mode: ssl.VerifyMode) -> None:
     context = tls_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context.verify_mode = mode
 
     with pytest.raises(ConfigurationError, match="verify"):
         KafkaTransport("kafka.example:9093", "key-events", partitions=1, security_protocol="SSL", ssl_context=context)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 import cryptocore
 from cryptocore import AuditTrail, CryptoCore
 from cryptocore.errors import ConfigurationError, UnknownPurpose
+from cryptocore.registry import Registry
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
 from cryptocore.testing import register
@@ -46,6 +48,18 @@ def test_a_key_signer_without_the_role_keys_is_refused_by_name(environment: pyte
     environment.setenv("KEYTRAIL_CORE_KEY_SIGNER_FILE", str(tmp_path / "other.key"))
 
     with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* has not the role keys"):
+        CryptoCore.from_env()
+
+
+def test_the_key_signer_of_another_service_is_refused_by_name(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = Signer.generate()
+    other.write_file(tmp_path / "other.key")
+    file = Path(os.environ["KEYTRAIL_CORE_REGISTRY_FILE"])
+    registry = Registry.load(file).with_signer(register(other, source="crm").signers[0])
+    file.write_bytes(registry.encode())
+    environment.setenv("KEYTRAIL_CORE_KEY_SIGNER_FILE", str(tmp_path / "other.key"))
+
+    with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* of billing"):
         CryptoCore.from_env()
 
 

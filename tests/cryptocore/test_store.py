@@ -4,8 +4,10 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import insert, text, update
@@ -13,16 +15,20 @@ from sqlalchemy.exc import DBAPIError
 
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
+from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, Phase, encode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, sign_record
 from cryptocore.signing import Signer
 from cryptocore.store import Change, KeyStore, KeyVersion, StoreConflict, database_ms
+from cryptocore.store_outbox import outbox_row
 from cryptocore.store_tables import KEY_HISTORY, KEY_VERSION
+from cryptocore.testing import SERVICE, START, register
 from tests.conftest import database_on
 from tests.cryptocore.stores import (
     KEY,
     OWNER,
     REGISTRY,
+    SIGNER,
     WRAPPED,
     Database,
     change,
@@ -332,6 +338,42 @@ def test_an_event_that_nobody_vouches_for_is_told_apart(store: KeyStore, databas
     database.run(f"INSERT INTO audit_outbox (event_id, service, line) VALUES ('two', 'billing', {line})")
 
     assert [row.vouched for row in store.outbox("billing", 10)] == [False, False]
+
+
+def test_another_services_signer_does_not_speak_through_ours(database: Database) -> None:
+    stranger = Signer.generate()
+    registry = REGISTRY.with_signer(register(stranger, source="crm").signers[0])
+    store = KeyStore(database.url, registry=registry)
+    try:
+        for signer in (stranger, SIGNER):
+            store.transaction(outbox_row(told(Operation.TOKEN_INVALIDATE), signer))
+            made = told(Operation.CREATE, KeyRef(id=signer.signer_id.hex(), version=1, revision=1))
+            line = encode_line(made)
+            vouching = replace(
+                record(key_id=signer.signer_id, owner=Owner.tenant("t-88", signer.signer_id.hex())),
+                event_sha256=sha256(line).digest(),
+                signer_id=signer.signer_id,
+            )
+            version = change(vouching, signer=signer, owner=Owner.tenant("t-88", signer.signer_id.hex())).version
+            store.apply([Change(version, made.id, SERVICE, line)])
+
+        assert [row.vouched for row in store.outbox(SERVICE, 10)] == [False, False, True, True]
+    finally:
+        store.close()
+
+
+def told(operation: Operation, key: KeyRef | None = None) -> AuditEvent:
+    return AuditEvent(
+        id=str(uuid4()),
+        phase=Phase.SINGLE,
+        operation=operation,
+        outcome=Outcome.SUCCEEDED,
+        occurred_at=START,
+        service=SERVICE,
+        key=key,
+        actor="user:1001",
+        purpose="key-care",
+    )
 
 
 def test_the_database_says_its_own_time(store: KeyStore) -> None:
