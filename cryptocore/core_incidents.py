@@ -64,6 +64,7 @@ class IncidentCare(DestructionCare):
         terms: Terms | None = None,
         now_ms: int | None = None,
         kek_created_ms: Mapping[tuple[str, str], int] | None = None,
+        kek_purge_due_ms: Mapping[str, int] | None = None,
     ) -> list[Overdue]:
         """List what is late: keys, KEKs, rotations, expired tokens, incidents. See `cryptocore.overdue`.
 
@@ -71,7 +72,9 @@ class IncidentCare(DestructionCare):
             KeyUnavailable: the store does not answer.
         """
         core = cast("CryptoCore", self)
-        return await lateness.overdue(core, terms=terms, now_ms=now_ms, kek_created_ms=kek_created_ms)
+        return await lateness.overdue(
+            core, terms=terms, now_ms=now_ms, kek_created_ms=kek_created_ms, kek_purge_due_ms=kek_purge_due_ms
+        )
 
     async def blast_radius(
         self,

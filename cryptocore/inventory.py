@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, LargeBinary, func, literal, select, tuple_
 
 from cryptocore.core_keys import raw_key_id
 from cryptocore.errors import AccessDenied, RecordInvalid
+from cryptocore.events import AuditEvent, decode_line
 from cryptocore.records import KeyRecord, SignedRecord, verify_record
 from cryptocore.store import KeyVersion
-from cryptocore.store_tables import KEY_HISTORY
+from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY
 
 if TYPE_CHECKING:
     from cryptocore.parts import Parts
@@ -35,6 +37,18 @@ class Held:
     version: KeyVersion | None
     history: tuple[KeyRecord, ...] = ()
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One revision of a key version, and its event.
+
+    Attributes:
+        event: None when the outbox does not have it any more; the record names it by its digest.
+    """
+
+    record: KeyRecord
+    event: AuditEvent | None
 
 
 class Inventory:
@@ -89,6 +103,24 @@ class Inventory:
         records = await parts.read(verified)
         return sorted(records, key=lambda one: (one.changed_at_ms, one.key_version, one.revision))
 
+    async def timeline(self, key_id: str) -> list[Moment]:
+        """Give the history of a key, each record with its event as the outbox kept it; errors as `history`."""
+        records = await self.history(key_id)
+        needle = literal(bytes.fromhex(key_id).hex().encode(), LargeBinary)
+
+        def read(connection: Connection) -> dict[bytes, bytes]:
+            line = AUDIT_OUTBOX.c.line
+            at = (
+                func.instr(line, needle)
+                if connection.dialect.name == "sqlite"
+                else func.position(needle.op("IN")(line))
+            )
+            lines = connection.execute(select(line).where(at > 0)).scalars()
+            return {sha256(one).digest(): one for one in lines if isinstance(one, bytes)}
+
+        lines = await self._parts.ask(read)
+        return [Moment(record, _event(lines.get(record.event_sha256))) for record in records]
+
     async def _histories(self, first: Name, last: Name) -> dict[Name, list[KeyRecord | RecordInvalid]]:
         name = tuple_(KEY_HISTORY.c.key_id, KEY_HISTORY.c.version)
         query = (
@@ -105,6 +137,12 @@ class Inventory:
             return found
 
         return await self._parts.ask(read)
+
+
+def _event(line: bytes | None) -> AuditEvent | None:
+    """Read a line whose digest a believed record holds."""
+    event = None if line is None else decode_line(line)
+    return event if isinstance(event, AuditEvent) else None
 
 
 def _record(row: Any, registry: "Registry") -> KeyRecord | RecordInvalid:

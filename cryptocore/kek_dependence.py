@@ -126,7 +126,7 @@ def loss_statement(parts: "Parts", kek: dict[str, str], act: str, lost: Dependen
         "unread": list(lost.unread),
         "copies_declared": not lost.undeclared,
     }
-    return _written(document)
+    return statement_text(document)
 
 
 def purge_statement(parts: "Parts", kek: dict[str, str], deleted_ms: int | None) -> bytes:
@@ -134,7 +134,7 @@ def purge_statement(parts: "Parts", kek: dict[str, str], deleted_ms: int | None)
     document: dict[str, Any] = {"v": 1, "type": PURGE, "deployment": parts.deployment.hex(), "kek": kek}
     if deleted_ms is not None:
         document["deleted_at"] = rfc3339_ms(deleted_ms)
-    return _written(document)
+    return statement_text(document)
 
 
 def owner_text(owner: Owner) -> str:
@@ -143,7 +143,8 @@ def owner_text(owner: Owner) -> str:
     return f"secret:{ref.secret_name}" if ref.secret_name is not None else f"{ref.tenant_id}/{ref.integration_id}"
 
 
-def _written(document: dict[str, Any]) -> bytes:
+def statement_text(document: dict[str, Any]) -> bytes:
+    """Write a statement as people read and approve it; the same document gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 

@@ -35,7 +35,7 @@ from cryptocore.keys import KeyState
 from cryptocore.store import database_ms
 from cryptocore.store_tables import KEY_VERSION
 from cryptocore.vaultcalls import vault_refusal
-from cryptocore.wrapping import VaultCallFailed
+from cryptocore.wrapping import KeyWrapper, VaultCallFailed
 
 if TYPE_CHECKING:
     from cryptocore.parts import Parts
@@ -121,7 +121,7 @@ class Keks:
         Raises:
             KeyUnavailable: the store does not answer.
         """
-        self._wrapper(alias)
+        self.wrapper(alias)
         now_ms = await self._parts.ask(database_ms)
         return await dependence(self._parts, alias, version, copies, now_ms=now_ms)
 
@@ -394,7 +394,7 @@ class Keks:
             raise no_arrow(f"new keys are wrapped under the KEK {alias}: configure another one for them first")
 
     async def _look(self, alias: str, *, strict: bool) -> Kek:
-        parts, wrapper = self._parts, self._wrapper(alias)
+        parts, wrapper = self._parts, self.wrapper(alias)
         query = (
             select(KEY_VERSION.c.kek_version, func.count())
             .where((KEY_VERSION.c.kek_alias == alias) & (KEY_VERSION.c.state != KeyState.DESTROYED.value))
@@ -445,14 +445,19 @@ class Keks:
             raise no_arrow(f"the KEK {alias} is {state.presence} in its vault, not deleted", _key(vault))
         return state
 
-    def _wrapper(self, alias: str) -> Any:
+    def wrapper(self, alias: str) -> KeyWrapper:
+        """Find the KEK of an alias.
+
+        Raises:
+            ConfigurationError: none is configured.
+        """
         wrapper = self._parts.wrappers.get(alias)
         if wrapper is None:
             raise ConfigurationError(f"no KEK {alias} is configured: there are {', '.join(self._parts.wrappers)}")
         return wrapper
 
     def _vault(self, alias: str) -> KekVault:
-        wrapper = self._wrapper(alias)
+        wrapper = self.wrapper(alias)
         if not isinstance(wrapper, KekVault):
             raise ConfigurationError(LOCAL.format(alias))
         return wrapper

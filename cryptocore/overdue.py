@@ -77,6 +77,7 @@ async def overdue(
     terms: Terms | None = None,
     now_ms: int | None = None,
     kek_created_ms: Mapping[tuple[str, str], int] | None = None,
+    kek_purge_due_ms: Mapping[str, int] | None = None,
 ) -> list[Overdue]:
     """List what is late, what has been late the longest first.
 
@@ -84,6 +85,7 @@ async def overdue(
         terms: cryptoperiods and due dates; the packaged ones unless given.
         now_ms: the time to judge by; the database's unless given.
         kek_created_ms: when KEK versions were created, by alias and version, where somebody asked the vault.
+        kek_purge_due_ms: when deleted KEKs should be gone, by alias, where somebody asked the vault.
 
     Raises:
         KeyUnavailable: the store does not answer.
@@ -99,6 +101,11 @@ async def overdue(
         found += _keys(rows, parts.registry, seen, _Judge(terms, level, labels, now))
         after = (rows[-1]["key_id"], rows[-1]["version"])
     found += _keks(seen | dict(kek_created_ms or {}), terms.kek_ms(level), now)
+    found += [
+        Overdue(OverdueKind.KEK, alias, due_ms, "deleted and not purged: keytrail keks purge")
+        for alias, due_ms in (kek_purge_due_ms or {}).items()
+        if now >= due_ms
+    ]
     found += [
         Overdue(OverdueKind.ROTATION, late.id, late.due_ms, f"rotation waits for: {late.step}", late.owner)
         for late in await core.rotations(due_before_ms=now)

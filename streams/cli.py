@@ -16,6 +16,8 @@ from streams.commands.drain import drain
 from streams.commands.feeds import vault_feed
 from streams.commands.incidents import incidents
 from streams.commands.indexed import IndexFile, index_answers, opened
+from streams.commands.keks import keks
+from streams.commands.keys import keys
 from streams.commands.monitor import topics, worker
 from streams.commands.reindex import reindex
 from streams.commands.rejected import rejected
@@ -50,6 +52,8 @@ app.add_typer(vault_feed, name="vault-feed")
 app.add_typer(vault, name="vault")
 app.add_typer(baselines, name="baselines")
 app.add_typer(store, name="store")
+app.add_typer(keys, name="keys")
+app.add_typer(keks, name="keks")
 app.add_typer(tokens, name="tokens")
 app.add_typer(threat, name="threat")
 app.add_typer(incidents, name="incidents")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from streams.outfolder import OutFolder
     from streams.settings import Settings
 
-console: Final = Console(highlight=False)
-complaint: Final = Console(stderr=True, highlight=False)
+console: Final = Console(highlight=False, emoji=False)
+complaint: Final = Console(stderr=True, highlight=False, emoji=False)
 
 NOT_ALL_WELL: Final = 1
 """The command ran, and what it found needs a person."""

@@ -1,0 +1,335 @@
+"""`keytrail keys approve` and `keytrail keys destroy`: two people, a cooling-off, zeros, a certificate."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
+from streams.commands import approving
+from streams.commands.approving import Approvals
+from streams.commands.core import (
+    ADMINISTRATION,
+    Actor,
+    Json,
+    Note,
+    Purpose,
+    Yes,
+    a_person,
+    act,
+    ask,
+    confirm,
+    core_answers,
+)
+from streams.commands.owners import counted, print_rows
+from streams.commands.terminal import console, fail, now_ms, print_json
+
+if TYPE_CHECKING:
+    from cryptocore.approvals import Action
+    from cryptocore.copies import Copies
+    from cryptocore.core import CryptoCore
+    from cryptocore.destruction import Destruction
+    from cryptocore.registry import Registry
+    from cryptocore.signing import Signer
+    from cryptocore.store import KeyVersion
+
+destroy = typer.Typer(help="Destroy key versions: request, restore, finish, certificate.", no_args_is_help=True)
+
+Ident = Annotated[str, typer.Argument(help="The destruction: 32 hex digits, as `request` gave it.", metavar="ID")]
+CopiesFile = Annotated[
+    Path | None,
+    typer.Option("--copies", envvar="KEYTRAIL_COPIES_FILE", help="copies.toml: the declared copies of the key store."),
+]
+
+
+class OnKeys(StrEnum):
+    """What one approves of key versions."""
+
+    DESTROY = "destroy"
+    RECOVERY_GRANT = "recovery-grant"
+
+
+def approve(
+    *,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="Key versions: KEY/VERSION, or KEY for all of one.", metavar="KEY[/VERSION]"),
+    ] = None,
+    statement: Annotated[
+        Path | None, typer.Option(help="Instead: a statement that `keytrail keks` wrote (purge, accepted loss).")
+    ] = None,
+    signer: Annotated[Path, typer.Option("--signer-file", help="Your own private key (role approve), mode 0600.")],
+    out: Annotated[Path, typer.Option(help="A new file for the approvals.")],
+    action: Annotated[OnKeys, typer.Option(help="Of key versions.")] = OnKeys.DESTROY,
+    hours: Annotated[int, typer.Option(min=1, max=24 * 30, help="How long it holds.")] = 24,
+    yes: Yes = False,
+) -> None:
+    """Approve, as one of two people, what cannot be undone: you sign what you are shown. It does nothing by itself."""
+    if bool(what) == (statement is not None):
+        raise fail("say what: key versions, or --statement FILE")
+    with core_answers():
+        if statement is not None:
+            lines = _of_statement(statement, signer, hours, yes=yes)
+        else:
+            lines = _of_keys(what or [], action, signer, hours, yes=yes)
+    approving.write_new(out, lines)
+    said = f"{out}: {counted(lines.splitlines(), 'approval')}, good for {hours} h and one use"
+    console.print(said, markup=False, soft_wrap=True)
+
+
+@destroy.command()
+def request(
+    *,
+    approvals: Approvals,
+    actor: Actor,
+    days: Annotated[int, typer.Option("--cooling-off", min=1, max=365, help="Days until it may be done.")] = 7,
+    note: Note = None,
+    purpose: Purpose = ADMINISTRATION,
+    as_json: Json = False,
+) -> None:
+    """Ask for the destruction of what two people approved; the cooling-off begins. One request, one certificate."""
+    a_person(actor)
+    signed = approving.read(approvals)
+    told: Any = {"actor": actor, "purpose": purpose, "note": note}
+    with core_answers():
+        found = act(lambda core: core.request_destruction(signed, cooling_off_days=days, **told))
+    _print_one(found, as_json=as_json)
+
+
+@destroy.command("list")
+def list_(*, as_json: Json = False) -> None:
+    """List destructions that are neither called off nor certified, those due first in front."""
+    with core_answers():
+        found = ask(lambda core: core.destructions())
+    shown = [_shown(one) for one in found]
+    if as_json:
+        print_json(shown)
+    else:
+        print_rows(_HEADS, shown)
+
+
+_HEADS = ("id", "keys", "requested", "due", "step")
+
+
+@destroy.command()
+def restore(
+    *,
+    ident: Ident,
+    actor: Actor,
+    note: Note = None,
+    purpose: Purpose = ADMINISTRATION,
+    as_json: Json = False,
+) -> None:
+    """Call a destruction off, as long as nothing is overwritten."""
+    a_person(actor)
+    told: Any = {"actor": actor, "purpose": purpose, "note": note}
+    with core_answers():
+        found = act(lambda core: core.restore(ident, **told))
+    _print_one(found, as_json=as_json)
+
+
+@destroy.command()
+def finish(
+    *,
+    ident: Ident,
+    actor: Actor,
+    reason: Annotated[KeyReason, typer.Option(help="As records and events say it.")] = KeyReason.OPERATOR,
+    purpose: Purpose = ADMINISTRATION,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Overwrite the wrapped DEKs of a destruction that has cooled off. Nothing brings them back."""
+    a_person(actor)
+    told: Any = {"actor": actor, "purpose": purpose}
+    with core_answers():
+        if not yes:
+            waiting = [one for one in ask(lambda core: core.destructions()) if one.id == ident.lower()]
+            keys = ", ".join(f"{item.key_id}/{item.version}" for one in waiting for item in one.request.items)
+            confirm(f"Overwrite {keys or 'what is left of it'}, for good?", yes=yes)
+        found = act(lambda core: core.destroy(ident, reason=reason, **told))
+    _print_one(found, as_json=as_json)
+
+
+@destroy.command()
+def certificate(
+    *,
+    ident: Ident,
+    out: Annotated[Path, typer.Option(help="A new file for the certificate.")],
+    copies: CopiesFile = None,
+    purged: Annotated[
+        list[str], typer.Option(help="When a KEK version was purged: ALIAS/VERSION=TIME. Repeatable.")
+    ] = [],  # noqa: B006 - typer's way to say "none"
+    as_json: Json = False,
+) -> None:
+    """Issue the certificate of a destruction, a minute after it; again when more is known."""
+    from cryptocore.destruction import read_certificate
+
+    declared, when = copies_of(copies), dict(map(_purge, purged))
+    if out.exists():
+        raise fail(f"{out} is there already; nothing was written")
+
+    async def work(core: "CryptoCore") -> tuple[bytes, Any]:
+        found = await core.certify_destruction(ident, copies=declared, kek_purges=when)
+        assert found.certificate is not None
+        return found.certificate, read_certificate(found.certificate, core.parts.registry)
+
+    with core_answers():
+        text, read = ask(work)
+    approving.write_new(out, text)
+    shown = {
+        "file": str(out),
+        "keys": [f"{item.key_id}/{item.version}" for item in read.items],
+        "overwritten_at": read.overwritten_at,
+        "unrecoverable_after": read.unrecoverable_after,
+    }
+    if as_json:
+        print_json(shown)
+        return
+    console.print(f"{out}: certificate of {', '.join(shown['keys'])}", markup=False, soft_wrap=True)
+    console.print(f"overwritten          {read.overwritten_at}", markup=False)
+    console.print(f"unrecoverable after  {read.unrecoverable_after}", markup=False)
+
+
+def copies_of(file: Path | None) -> "Copies":
+    """Read the declared copies, or end with what is wrong; none are declared where no file is named."""
+    from cryptocore.copies import UNDECLARED, Copies, CopiesInvalid
+
+    if file is None:
+        return UNDECLARED
+    try:
+        return Copies.load(file)
+    except CopiesInvalid as problem:
+        raise fail(f"{file}: {problem}") from None
+
+
+def _of_keys(what: list[str], action: OnKeys, signer_file: Path, hours: int, *, yes: bool) -> bytes:
+    from cryptocore.approvals import Action
+    from cryptocore.compromise import owner_name
+
+    meant = {OnKeys.DESTROY: Action.DESTROY, OnKeys.RECOVERY_GRANT: Action.RECOVERY_GRANT}[action]
+
+    async def read(core: "CryptoCore") -> "tuple[Registry, list[KeyVersion]]":
+        found: list[KeyVersion] = []
+        for name in what:
+            key_id, number = _key_version(name)
+            versions = await core.parts.read(core.parts.store.versions, bytes.fromhex(key_id))
+            chosen = [one for one in versions if number in (None, one.number) and _leads(one, action)]
+            if not chosen:
+                raise fail(f"{name}: no version of it is there in a state that allows {action}")
+            found += chosen
+        return core.parts.registry, found
+
+    registry, versions = ask(read)
+    signer = _person(registry, signer_file)
+    for one in versions:
+        said = (
+            f"{action}: key {one.key_id.hex()} version {one.number} of {owner_name(one.owner)}, {one.record.state}, "
+            f"revision {one.record.revision}"
+        )
+        console.print(said, markup=False, soft_wrap=True)
+    confirm(f"Sign {counted(versions, 'approval')}?", yes=yes)
+    now = now_ms()
+    return b"".join(approving.of_record(meant, one.signed, signer, now_ms=now, hours=hours) for one in versions)
+
+
+def _leads(version: "KeyVersion", action: OnKeys) -> bool:
+    if action is OnKeys.RECOVERY_GRANT:
+        return version.record.state is KeyState.REVOKED
+    return permits(version.record.state, version.newest, KeyAct.DESTROY)
+
+
+def _of_statement(file: Path, signer_file: Path, hours: int, *, yes: bool) -> bytes:
+    content = approving.content_of(file)
+    action, deployment = _statement(file, content)
+
+    async def read(core: "CryptoCore") -> "Registry":
+        return core.parts.registry
+
+    registry = ask(read)
+    if deployment != registry.deployment.hex():
+        raise fail(f"{file} is of another deployment")
+    signer = _person(registry, signer_file)
+    console.print(content.decode(), markup=False, soft_wrap=True)
+    confirm(f"Sign this {action.name.lower().replace('_', ' ')}?", yes=yes)
+    return approving.of_statement(action, content, signer, deployment=registry.deployment, now_ms=now_ms(), hours=hours)
+
+
+def _statement(file: Path, content: bytes) -> "tuple[Action, str]":
+    import msgspec
+
+    from cryptocore.approvals import Action
+    from cryptocore.kek_dependence import LOSS, PURGE, statement_text
+
+    actions = {PURGE: Action.PURGE, LOSS: Action.ACCEPT_LOSS}
+    try:
+        document = msgspec.json.decode(content)
+        if statement_text(document) == content:  # nothing in it that only bytes show
+            return actions[document["type"]], str(document["deployment"])
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+        pass
+    raise fail(f"{file} is no statement that `keytrail keks` wrote")
+
+
+def _person(registry: "Registry", file: Path) -> "Signer":
+    """Read a person's key, which the registry lets approve."""
+    from cryptocore.registry import Role
+    from cryptocore.signing import Signer
+
+    signer = Signer.from_file(file)
+    entry = registry.get(signer.signer_id)
+    if entry is None or not entry.usable(Role.APPROVE, now_ms()) or entry.person is None:
+        raise fail(f"the registry lets {file} approve nothing: it needs an entry with role approve and a person")
+    return signer
+
+
+def _key_version(text: str) -> tuple[str, int | None]:
+    from cryptocore.core_keys import raw_key_id
+
+    key_id, _, number = text.partition("/")
+    if number and not (number.isascii() and number.isdecimal()):
+        raise fail(f"{text}: not KEY/VERSION")
+    return raw_key_id(key_id).hex(), int(number) if number else None
+
+
+def _purge(text: str) -> tuple[tuple[str, str], int]:
+    from streams.commands.moments import moment_ms
+
+    kek, _, when = text.partition("=")
+    alias, _, version = kek.rpartition("/")
+    try:
+        return (alias, version), moment_ms(when, now_ms=now_ms())
+    except ValueError:
+        raise fail(f"--purged {text}: not ALIAS/VERSION=TIME") from None
+
+
+def _shown(one: "Destruction") -> dict[str, Any]:
+    from cryptocore.clock import rfc3339_ms
+
+    return {
+        "id": one.id,
+        "keys": [f"{item.key_id}/{item.version}" for item in one.request.items],
+        "requested": one.request.requested_at,
+        "due": rfc3339_ms(one.due_ms),
+        "step": _step(one),
+        "restored_at": None if one.restored_ms is None else rfc3339_ms(one.restored_ms),
+        "overwritten_at": None if one.overwritten_ms is None else rfc3339_ms(one.overwritten_ms),
+    }
+
+
+def _step(one: "Destruction") -> str:
+    if one.restored_ms is not None:
+        return "called off"
+    if one.overwritten_ms is not None:
+        return "certified" if one.certificate is not None else "overwritten, not certified"
+    return "begun: call finish again" if one.begun_ms is not None else "cooling off, then finish"
+
+
+def _print_one(found: "Destruction", *, as_json: bool) -> None:
+    shown = _shown(found)
+    if as_json:
+        print_json(shown)
+        return
+    for name in ("id", "keys", "requested", "due", "step"):
+        value = ", ".join(shown[name]) if isinstance(shown[name], list) else shown[name]
+        console.print(f"{name:10} {value}", markup=False, soft_wrap=True)
