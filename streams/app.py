@@ -17,7 +17,7 @@ from faust.types import TP
 from mode import CrashingSupervisor
 
 from streams.index.writer import OwnerKey
-from streams.messages import Message
+from streams.messages import Message, generation_in
 from streams.settings import Settings
 from streams.shell import KafkaShell
 from streams.topics import INPUTS
@@ -182,6 +182,7 @@ def _message(name: str, raw: Any) -> Message:
         raw.key,
         raw.value if raw.value is not None else b"",
         tuple(raw.headers or ()),
+        generation_in(raw.topic, name),
     )
 
 

@@ -19,7 +19,10 @@ REJECTED = "rejected"
 
 
 class Message(NamedTuple):
-    """One message of an input topic; `topic` is the logical name, without the deployment's prefix."""
+    """One message of an input topic; `topic` is the logical name, without the deployment's prefix and the generation.
+
+    `generation` tells messages apart whose topic, partition and offset are the same.
+    """
 
     topic: str
     partition: int
@@ -28,6 +31,13 @@ class Message(NamedTuple):
     key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+    generation: int = 1
+
+
+def generation_in(full_name: str, name: str) -> int:
+    """The generation that the full name of a topic carries (Settings.topic)."""
+    _, _, number = full_name.rpartition(f"{name}.g")
+    return int(number) if number.isdecimal() else 1
 
 
 class Out(NamedTuple):

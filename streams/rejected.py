@@ -33,6 +33,7 @@ class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
     value_sha256: str
     headers: tuple[tuple[str, bytes], ...] = ()
     cut: bool = False
+    generation: int = 1
 
 
 encode = msgspec.json.Encoder().encode
@@ -41,7 +42,8 @@ decode = msgspec.json.Decoder(Rejected).decode
 
 def document_id(message: Message) -> str:
     """The id of the message's document, for the evidence of a finding."""
-    return f"{message.topic}/{message.partition}/{message.offset}"
+    generation = "" if message.generation == 1 else f".g{message.generation}"
+    return f"{message.topic}{generation}/{message.partition}/{message.offset}"
 
 
 def reject(  # noqa: PLR0917 - the parts of one sentence, in its order
@@ -75,6 +77,7 @@ def reject(  # noqa: PLR0917 - the parts of one sentence, in its order
         value_sha256=hashlib.sha256(message.value).hexdigest(),
         headers=message.headers if headers_fit else (),
         cut=len(message.value) > MAX_KEPT or not (headers_fit and key_fits),
+        generation=message.generation,
     )
     effects.send(REJECTED, None, encode(record))
     document(message, finding_id, field, problem, effects)

@@ -7,7 +7,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams import rejected
-from streams.messages import REJECTED
+from streams.messages import REJECTED, VAULT_ACCESS
 from streams.rejected import Rejected
 from streams.settings import Settings
 from streams.statelog_kafka import MAX_REQUEST
@@ -59,7 +59,8 @@ async def requeue(
     """
     async with AIOKafkaProducer(**settings.kafka_connection(), acks="all", max_request_size=MAX_REQUEST) as producer:
         for number, kept in found:
-            problem = _problem(kept)
+            earlier = kept.generation != settings.generation_of(kept.topic)
+            problem = _problem(kept, earlier=earlier)
             if problem is not None:
                 yield number, kept, problem
                 continue
@@ -67,13 +68,15 @@ async def requeue(
                 settings.topic(kept.topic),
                 kept.value,
                 key=kept.key,
-                partition=kept.partition,
+                partition=None if earlier else kept.partition,  # None: by its key, as feeds do
                 headers=list(kept.headers),
             )
             yield number, kept, int(sent.offset)
 
 
-def _problem(kept: Rejected) -> CannotRequeue | None:
+def _problem(kept: Rejected, *, earlier: bool) -> CannotRequeue | None:
+    if earlier and (kept.topic != VAULT_ACCESS or kept.key is None):
+        return CannotRequeue(f"is of generation {kept.generation} of its topic, which is not read any more")
     if kept.cut:
         return CannotRequeue("was too large to be kept whole")
     if kept.finding == "document_refused":

@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.index.writer import IndexWriter
-from streams.messages import Message
+from streams.messages import Message, generation_in
 from streams.partition_owner import PartitionOwner
 
 WAIT_MS: Final = 500
@@ -58,5 +58,12 @@ class Rereader:
 def message_of(topic: str, record: Any) -> Message:
     """Make our message of what aiokafka or Faust read."""
     return Message(
-        topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", tuple(record.headers)
+        topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value or b"",
+        tuple(record.headers),
+        generation_in(record.topic, topic),
     )

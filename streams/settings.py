@@ -2,13 +2,16 @@
 
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.addresses import all_loopback
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO
+
+GROWING: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO)
+"""Topics of many partitions: each generation has its own."""
 
 
 class Settings(BaseSettings):
@@ -101,18 +104,23 @@ class Settings(BaseSettings):
             raise ValueError("KEYTRAIL_CANARY_ROUTE needs KEYTRAIL_CANARY_SECRET: deliveries are signed")
         return self
 
+    def generation_of(self, name: str) -> int:
+        """The generation of a topic: 1 for those that never get more partitions."""
+        return self.generation if name in GROWING else 1
+
     def topic(self, name: str) -> str:
-        """Full name of a topic."""
-        return self.topic_prefix + name
+        """Full name of a topic; those of many partitions carry their generation from the second on."""
+        generation = self.generation_of(name)
+        return self.topic_prefix + (name if generation == 1 else f"{name}.g{generation}")
 
     def state_topic(self, name: str) -> str:
         """Full name of the state topic of an input."""
-        return f"{self.topic_prefix}keytrail.state.{name}"
+        return self.topic_prefix + "keytrail.state." + self.topic(name).removeprefix(self.topic_prefix)
 
     @property
     def topic_partitions(self) -> dict[str, int]:
         """Partition count of every topic that workers read or write, by its name without the prefix."""
-        many = dict.fromkeys((KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO), self.partitions)
+        many = dict.fromkeys(GROWING, self.partitions)
         return many | dict.fromkeys((SOURCES, FINDINGS, REJECTED), 1)
 
     def tls(self) -> ssl.SSLContext | None:

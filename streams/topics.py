@@ -12,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from msgspec import Struct
 
+from streams import generations
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO
 from streams.settings import Settings
 
@@ -32,6 +33,8 @@ class Topic(Struct, frozen=True):
     name: str
     partitions: int
     config: Mapping[str, str]
+    exact: bool = True
+    """Whoever sends to it or reads it relies on the number of partitions."""
 
 
 class Difference(Struct, frozen=True):
@@ -50,7 +53,7 @@ def wanted(settings: Settings) -> list[Topic]:
     counts = settings.topic_partitions
     everywhere = {"min.insync.replicas": str(max(1, settings.topic_replication - 1))}
     topics = [Topic(settings.topic(name), count, _DELETED | everywhere) for name, count in counts.items()]
-    topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED | everywhere))
+    topics.append(Topic(settings.topic(KEY_STATE), settings.partitions, _COMPACTED | everywhere, exact=False))
     return topics + [Topic(settings.state_topic(name), counts[name], _STATE | everywhere) for name in INPUTS]
 
 
@@ -80,14 +83,17 @@ async def ensure(settings: Settings) -> list[Difference]:
 
 
 async def differences(settings: Settings) -> list[Difference]:
-    """Compare without making anything."""
+    """Compare without making anything, and look whether the state is of this generation."""
     topics = wanted(settings)
     admin = AIOKafkaAdminClient(**settings.kafka_connection())
     await admin.start()
     try:
         existing = set(await admin.list_topics())
-        missing = [Difference(topic.name, "is missing", fatal=True) for topic in topics if topic.name not in existing]
-        return missing + await _differences(admin, [topic for topic in topics if topic.name in existing])
+        found = [Difference(topic.name, "is missing", fatal=True) for topic in topics if topic.name not in existing]
+        generation = await generations.problem(settings, existing)
+        if generation:
+            found.append(Difference(settings.topic(KEY_EVENTS), generation, fatal=True))
+        return found + await _differences(admin, [topic for topic in topics if topic.name in existing])
     finally:
         await admin.close()
 
@@ -125,7 +131,7 @@ async def _differences(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> l
     found = [
         Difference(topic.name, f"has {counts[topic.name]} partitions, {topic.partitions} needed", fatal=True)
         for topic in topics
-        if counts[topic.name] != topic.partitions
+        if topic.exact and counts[topic.name] != topic.partitions
     ]
     for topic in topics:
         actual = configs.get(topic.name, {})

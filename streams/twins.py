@@ -31,7 +31,7 @@ _ACTS: Final = {
     "VaultPurge": _PURGE,
     "microsoft.keyvault/locations/deletedvaults/purge/action": _PURGE,
 }
-_PREFIX: Final = b"twins:"
+PREFIX: Final = b"twins:"
 
 
 class Told(Struct, array_like=True):
@@ -59,7 +59,7 @@ def is_news(access: VaultAccess, state: State) -> bool:
     act = _ACTS.get(access.operation)
     if act is None or access.vault is None or access.outcome is None:
         return True
-    ident = _PREFIX + "/".join((act, access.outcome, access.vault, access.principal.id or "")).encode()
+    ident = PREFIX + "/".join((act, access.outcome, access.vault, access.principal.id or "")).encode()
     told = state.get(Kind.METER, ident, Told) or Told()
     before = told.acts()
     times = told.activity_us if access.shape == Shape.ACTIVITY_LOG else told.own_us
@@ -75,7 +75,7 @@ def is_news(access: VaultAccess, state: State) -> bool:
 def prune(now_ms: int, state: State) -> None:
     """Forget what was told long ago."""
     for ident in state.idents(Kind.METER):
-        if ident.startswith(_PREFIX):
+        if ident.startswith(PREFIX):
             told = state.get(Kind.METER, ident, Told)
             if told is None or max(*told.own_us, *told.activity_us, 0) < (now_ms * 1_000) - 12 * KEEP_US:
                 state.forget(Kind.METER, ident)

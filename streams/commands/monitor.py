@@ -3,11 +3,20 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.commands.terminal import NOT_ALL_WELL, complaint, fail, needs, plainly, settings
+from streams.commands.terminal import (
+    NOT_ALL_WELL,
+    complaint,
+    console,
+    fail,
+    needs,
+    now_ms,
+    plainly,
+    settings,
+)
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -55,3 +64,34 @@ def ensure() -> None:
     for difference in differences:
         complaint.print(str(difference), markup=False, soft_wrap=True)
     raise typer.Exit(NOT_ALL_WELL if differences else 0)
+
+
+@topics.command()
+def migrate(
+    partitions: Annotated[int, typer.Option(min=2, max=1024, help="Of the new generation; more than now.")],
+    force: Annotated[  # noqa: FBT002 - a switch
+        bool,
+        typer.Option("--force", help="Give up chains that nobody closed, and documents that the index may lack."),
+    ] = False,
+) -> None:
+    """Carry the state over into the next generation of the topics, with more partitions (docs/operations.md).
+
+    Settings are those of the generation now in use. The old topics stay as they are.
+    """
+    needs("aiokafka", extra="monitor")
+    chosen = settings()
+    from streams import migrate as migration
+
+    def told(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    try:
+        with plainly(kafka=chosen.kafka_bootstrap):
+            done = asyncio.run(migration.migrate(chosen, partitions, now_ms=now_ms(), give_up=force, progress=told))
+    except migration.Refused as refused:
+        for one in refused.missing:
+            complaint.print(one, markup=False, soft_wrap=True)
+        raise typer.Exit(NOT_ALL_WELL) from None
+    was = "is" if done is migration.Done.MIGRATED else "was already"
+    told(f"The state {was} that of generation {chosen.generation + 1}. Start workers and feeds with")
+    told(f"KEYTRAIL_GENERATION={chosen.generation + 1} KEYTRAIL_PARTITIONS={partitions}")

@@ -1,0 +1,210 @@
+"""`keytrail topics migrate`: the state of one generation of the topics becomes that of the next, with more partitions.
+
+The old topics are read and never written. Everything goes into the new state topics, under the transactional ids of
+their owners, so that a worker that still runs is fenced. The mark is last, in one transaction with the word to the
+sources agent that nothing of the new generation has been read; what was interrupted before it is done again.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from enum import StrEnum
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams import generations, sources, topics
+from streams.generations import Mark
+from streams.messages import SOURCES, Out
+from streams.migrate_checks import inputs, members, open_chains, unread
+from streams.migrate_records import repartition
+from streams.settings import GROWING, Settings
+from streams.state import State
+from streams.statelog import Change, Fenced, Position
+from streams.statelog_kafka import KafkaStateLog, read
+
+COMMIT: Final = 2_000
+"""Records of one transaction."""
+
+
+class Refused(Exception):
+    """Nothing was done, or nothing that counts; `missing` says why, one sentence a thing."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__("; ".join(missing))
+        self.missing = tuple(missing)
+
+
+class Done(StrEnum):
+    """How it ended."""
+
+    MIGRATED = "migrated"
+    BEFORE = "before"
+
+
+def next_generation(settings: Settings, partitions: int) -> Settings:
+    """The settings of workers on the next generation."""
+    return settings.model_copy(update={"generation": settings.generation + 1, "partitions": partitions})
+
+
+async def migrate(
+    settings: Settings,
+    partitions: int,
+    *,
+    now_ms: int,
+    give_up: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Done:
+    """Make the state of the next generation.
+
+    Args:
+        settings: of the old generation.
+        partitions: of the new one.
+        now_ms: for the mark.
+        give_up: chains that are open, and documents that may not be in the index, do not keep it.
+        progress: told what is done.
+
+    Raises:
+        Refused: and what is missing.
+        KafkaError: the broker refused, or did not answer.
+    """
+    try:
+        return await _migrate(settings, partitions, now_ms, progress, give_up=give_up)
+    except Fenced as fenced:
+        raise Refused([f"{fenced}: a worker started meanwhile"]) from fenced
+
+
+async def _migrate(
+    settings: Settings, partitions: int, now_ms: int, progress: Callable[[str], None], *, give_up: bool
+) -> Done:
+    """Do it.
+
+    1. It is done already, or cannot be.
+    2. The new topics are there.
+    3. No worker runs, and nothing is left of the old generation.
+    4. Part each topic's records anew.
+    5. Again no worker runs: mark it.
+    """
+    new = next_generation(settings, partitions)
+    # 1
+    if partitions <= settings.partitions:
+        raise Refused([f"a new generation has more than {settings.partitions} partitions"])
+    sources_state = State()
+    await _read(settings, SOURCES, 0, sources_state)
+    mark = generations.mark_in(sources_state)
+    if mark is not None and (mark.generation, mark.partitions) == (new.generation, new.partitions):
+        return Done.BEFORE
+    wrong = [str(one) for one in await topics.differences(settings) if one.fatal]
+    # 2
+    wrong = wrong or [str(one) for one in await topics.ensure(new) if one.fatal]
+    if wrong:
+        raise Refused(wrong)
+    # 3
+    positions = await _refuse_unless_drained(settings, sources_state, give_up=give_up)
+    async with AsyncExitStack() as stack:
+        marking = _log(settings, SOURCES, 0)
+        stack.push_async_callback(marking.close)
+        sources_state = State()
+        at = await marking.open(sources_state)
+        if at is None:
+            start = await _log_start(settings, SOURCES)
+            at = Position(applied=start, indexed=start, now_ms=0)
+        # 4
+        for topic in GROWING:
+            await _part(settings, new, topic, positions, progress)
+        # 5
+        await _refuse_members(settings)
+        value = generations.encode(Mark(generation=new.generation, partitions=partitions, at_ms=now_ms))
+        unread_yet = [
+            sources.Reached(generation=new.generation, partition=one, append_ms=0) for one in range(partitions)
+        ]
+        outs = [Out(SOURCES, None, sources.encode(one)) for one in unread_yet]
+        await marking.commit([(generations.MARK_KEY, value)], at, outs)
+    return Done.MIGRATED
+
+
+async def _refuse_members(settings: Settings) -> None:
+    running = await members(settings)
+    if running:
+        raise Refused([f"worker {one} runs: stop all workers of {settings.app_id}" for one in running])
+
+
+async def _refuse_unless_drained(
+    settings: Settings, sources_state: State, *, give_up: bool
+) -> dict[tuple[str, int], Position | None]:
+    """Say everything that is missing at once."""
+    await _refuse_members(settings)
+    positions = {(topic, number): await _read(settings, topic, number, State()) for topic, number in inputs(settings)}
+    left = await unread(settings, positions)
+    missing = list(left.unapplied)
+    if not give_up:
+        missing += [*left.unindexed, *open_chains(sources_state, settings.generation)]
+    if missing:
+        raise Refused(missing)
+    return positions
+
+
+async def _part(
+    settings: Settings,
+    new: Settings,
+    topic: str,
+    positions: dict[tuple[str, int], Position | None],
+    progress: Callable[[str], None],
+) -> None:
+    """Part one topic's records.
+
+    1. Fence whoever owns one of its partitions, and see what an interrupted run left.
+    2. Read the old state; it must be the one that was found drained.
+    3. Write: what is too much is forgotten, positions are at the beginning.
+    """
+    async with AsyncExitStack() as stack:
+        # 1
+        logs, before = [], []
+        for number in range(new.partitions):
+            log, state = _log(new, topic, number), State()
+            stack.push_async_callback(log.close)
+            await log.open(state)
+            logs.append(log)
+            before.append(state.dump().keys())
+        # 2
+        old, now_ms = [], 0
+        for number in range(settings.partitions):
+            state = State()
+            at = await _read(settings, topic, number, state)
+            if at != positions[topic, number]:
+                raise Refused([f"{settings.topic(topic)}/{number}: a worker ran meanwhile"])
+            old.append(state)
+            now_ms = max(now_ms, 0 if at is None else at.now_ms)
+        # 3
+        start = Position(applied=0, indexed=0, now_ms=now_ms)
+        count = 0
+        for log, left, state in zip(logs, before, repartition(topic, old, new.partitions), strict=True):
+            records = state.dump()
+            count += len(records)
+            await _write(log, [*((key, None) for key in left - records.keys()), *records.items()], start)
+    progress(f"{new.state_topic(topic)}: {count} records on {new.partitions} partitions")
+
+
+async def _write(log: KafkaStateLog, changes: Sequence[Change], position: Position) -> None:
+    for start in range(0, max(1, len(changes)), COMMIT):
+        await log.commit(changes[start : start + COMMIT], position, [])
+
+
+async def _read(settings: Settings, topic: str, number: int, state: State) -> Position | None:
+    return await read(settings.state_topic(topic), number, state, connection=settings.kafka_connection())
+
+
+def _log(settings: Settings, topic: str, number: int) -> KafkaStateLog:
+    return KafkaStateLog(
+        transactional_id=f"{settings.topic_prefix}{settings.app_id}.{topic}.{number}",
+        topic=settings.state_topic(topic),
+        partition=number,
+        partitions=settings.topic_partitions,
+        full_name=settings.topic,
+        connection=settings.kafka_connection(),
+    )
+
+
+async def _log_start(settings: Settings, topic: str) -> int:
+    place = TopicPartition(settings.topic(topic), 0)
+    async with AIOKafkaConsumer(**settings.kafka_connection()) as consumer:
+        return int((await consumer.beginning_offsets([place]))[place])
