@@ -25,6 +25,7 @@ export class Chain {
   #clock;
   #uuid;
   #problem;
+  #beatMs = -1;
   #committing = new Set();
   #timers = new Map();
   #sealing = new Map();
@@ -67,9 +68,15 @@ export class Chain {
     return this.commit({ ...this.#control("chain.open"), durability, ...(continues ? { continues } : {}) });
   }
 
-  /** Say that the process lives and how far its chains are. Also tries again what failed on the way. */
+  /**
+   * Say that the process lives and how far its chains are, unless the last such line is still unsent: one says all
+   * that two would. Also tries again what failed on the way.
+   */
   async heartbeat() {
     this.resume();
+    const oldest = this.#spool.oldestUnsentMs([partitionOf(this.instance, this.#spool.meta.partitions)]);
+    if (oldest !== null && oldest <= this.#beatMs) return;
+    this.#beatMs = this.#clock();
     await this.commit({ ...this.#control("heartbeat"), ...this.#standing() });
   }
 
@@ -121,8 +128,9 @@ export class Chain {
   }
 
   #standing() {
-    const { heads, tallies, oldestUnsentMs } = this.#spool;
-    return { heads, tallies, ...(oldestUnsentMs === null ? {} : { oldest_unsent_at: formatTime(oldestUnsentMs) }) };
+    const { heads, tallies } = this.#spool;
+    const oldest = this.#spool.oldestUnsentMs();
+    return { heads, tallies, ...(oldest === null ? {} : { oldest_unsent_at: formatTime(oldest) }) };
   }
 
   #arm(partition, urgent) {

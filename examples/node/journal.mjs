@@ -7,7 +7,7 @@
  * was never promised to anybody: reading stops there and the rest is put aside in a file, never thrown away.
  */
 
-import { closeSync, constants, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { closeSync, constants, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -128,6 +128,7 @@ export class Journal {
 
   /** Null, or why these bytes are not durable. */
   async #write(bytes) {
+    if (this.#isTaken()) return this.#broken;
     try {
       await this.#file.writeFile(bytes);
     } catch {
@@ -143,6 +144,13 @@ export class Journal {
     return null;
   }
 
+  /** Whoever took the file for a dead process's has renamed it: two writers of one chain would be a fork. */
+  #isTaken() {
+    if (existsSync(this.#path)) return false;
+    this.#broken = new SpoolUnavailable("the spool was taken away");
+    return true;
+  }
+
   /** A write that failed (no space) may have left half an entry: cut it off, and later writes may succeed. */
   async #takenBack() {
     try {
@@ -155,6 +163,7 @@ export class Journal {
   }
 
   async #replace(bytes) {
+    if (this.#isTaken()) return;
     const next = `${this.#path}.next`;
     try {
       writeDurably(next, bytes);

@@ -103,8 +103,10 @@ export class Spool {
     return [...this.#tallies].map(([name, count]) => ({ operation: name.split(" ")[0], outcome: name.split(" ")[1], count }));
   }
 
-  get oldestUnsentMs() {
-    const times = [...this.#lanes.values()].flatMap(({ batches, pending }) => [batches[0]?.ms, pending[0]?.ms]);
+  /** When the oldest line was committed that is not acknowledged, in these partitions; or null. */
+  oldestUnsentMs(partitions = [...this.#lanes.keys()]) {
+    const lanes = partitions.map((partition) => this.#lane(partition));
+    const times = lanes.flatMap(({ batches, pending }) => [batches[0]?.ms, pending[0]?.ms]);
     const known = times.filter((ms) => ms !== undefined);
     return known.length > 0 ? Math.min(...known) : null;
   }

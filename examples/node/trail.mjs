@@ -34,7 +34,7 @@ export class Trail {
   #adopted = new Map();
   #timer = null;
   #adopting = Promise.resolve();
-  #closing = false;
+  #closed = null;
   #givingUp = new AbortController();
 
   /** @private use open() */
@@ -78,7 +78,7 @@ export class Trail {
    * @returns {Promise<object>} the whole event, durable. SpoolUnavailable: it is not, and what it tells of must not be.
    */
   async record(fields) {
-    if (this.#closing) throw new SpoolUnavailable("the trail is closed");
+    if (this.#closed) throw new SpoolUnavailable("the trail is closed");
     const { uuid, clock, service } = this.#options;
     const host = hostname();
     const given = { ...(HOST.test(host) ? { host } : {}), ...fields };
@@ -98,8 +98,11 @@ export class Trail {
   }
 
   /** @returns {Promise<boolean>} whether everything was sent; if not, the spool stays for the next process */
-  async close({ timeoutMs = 10_000 } = {}) {
-    this.#closing = true; // chain.close is the last line
+  close({ timeoutMs = 10_000 } = {}) {
+    return (this.#closed ??= this.#close(timeoutMs)); // chain.close is the last line
+  }
+
+  async #close(timeoutMs) {
     clearInterval(this.#timer);
     const timer = setTimeout(() => this.#givingUp.abort(), timeoutMs);
     try {

@@ -1,7 +1,7 @@
 /** The trail: chains without holes, also over deaths, outages and a full spool. */
 
 import assert from "node:assert/strict";
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -185,6 +185,31 @@ test("a torn end is put aside, and everything before it is sent", async () => {
   assert.equal(log.chains().get(first.instance).length, 3);
   assert.deepEqual(problems, ["torn"]);
   assert.equal(readdirSync(directory).filter((name) => name.includes(".torn-")).length, 1);
+});
+
+test("a process says that it lives, and while the log is away says it once", async () => {
+  const trail = await open({ heartbeatMs: 10 });
+  const beats = () => (log.chains().get(trail.instance) ?? []).filter(({ type }) => type === "heartbeat");
+  await until(() => beats().length >= 2);
+  log.away = true;
+  await trail.record(event(1));
+  const before = log.messages.length;
+  await sleep(200);
+  log.away = false;
+
+  await trail.close();
+  const late = log.messages.slice(before).flatMap((message) => openBatch(message, registry, 1).lines);
+  assert.equal(late.filter(({ fields }) => fields.type === "heartbeat").length, 1);
+});
+
+test("a process whose spool was taken stops writing to it", async () => {
+  const trail = await open();
+  await trail.record(event(1));
+  const [spool] = readdirSync(directory).filter((name) => name.endsWith(".spool"));
+  renameSync(join(directory, spool), join(directory, "elsewhere"));
+
+  await assert.rejects(trail.record(event(2)), SpoolUnavailable);
+  await assert.rejects(trail.close({ timeoutMs: 50 }), SpoolUnavailable);
 });
 
 test("an event that a reader would reject is not committed", async () => {
