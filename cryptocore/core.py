@@ -38,7 +38,7 @@ from cryptocore.store import KeyStore, KeyVersion, StoreConflict
 from cryptocore.sync import SyncCore
 from cryptocore.throttle import VaultBudget
 from cryptocore.vaultcalls import VaultCalls
-from cryptocore.wrapping import KeyWrapper
+from cryptocore.wrapping import KeyWrapper, Secret
 from cryptocore.wraps import Wraps
 
 T = TypeVar("T")
@@ -202,18 +202,20 @@ class CryptoCore(KekCare):
             EnvelopeInvalid: plaintext or record beyond their limits.
         """
         if not self._opened:
+            held, plaintext = Secret(plaintext), b""  # many a tool prints the variables of an error's frames
             await self.open()
+            plaintext = held.reveal()
         # 1
         actor, purpose = self._audit.who_acts(actor, purpose)
         place = place_of(record, plaintext)
+        dek: bytes | None = None
         try:
             # 2
             entry = self._cache.newest(owner)
             if entry is None or not self._keyring.fresh(entry) or not entry.version.newest:
                 entry = await self._newest(Subject(actor, purpose, owner.ref()), owner, create_missing=create_missing)
             # 3
-            if not _encrypts(entry.version):
-                raise state_forbids(entry.key, "encrypt")
+            _check_encrypts(entry)
             # 4
             dek, grace = self._keyring.cached_dek(entry), False
             while dek is None:
@@ -221,11 +223,14 @@ class CryptoCore(KekCare):
                 entry = await self._keyring.current(entry)
                 if not _encrypts(entry.version):  # it was changed while the vault answered
                     entry, dek = await self._newest(Subject(actor, purpose), owner, create_missing=False), None
-                    if not _encrypts(entry.version):
-                        raise state_forbids(entry.key, "encrypt")
+                    _check_encrypts(entry)
             version = entry.version
         except Refusal as refusal:
+            dek, plaintext = None, b""
             return await self._relay.refuse(Operation.ENCRYPT, Subject(actor, purpose, owner.ref()), refusal)
+        except BaseException:
+            dek, plaintext = None, b""
+            raise
         # 5
         envelope = encrypt_envelope(
             dek,
@@ -236,7 +241,7 @@ class CryptoCore(KekCare):
             plaintext=plaintext,
         )
         # 6
-        dek, plaintext = None, b""  # many a tool prints the variables of an error's frames
+        dek, plaintext = None, b""
         await self._release(Operation.ENCRYPT, entry, actor, purpose, grace=grace)
         return envelope
 
@@ -405,6 +410,11 @@ class CryptoCore(KekCare):
 
 def _encrypts(version: KeyVersion) -> bool:
     return permits(version.record.state, version.newest, KeyAct.ENCRYPT)
+
+
+def _check_encrypts(entry: Entry) -> None:
+    if not _encrypts(entry.version):
+        raise state_forbids(entry.key, "encrypt")
 
 
 def _header(ciphertext: bytes) -> Header:

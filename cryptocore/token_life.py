@@ -8,6 +8,7 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, TokenInvalid
 from cryptocore.events import KeyRef, Outcome, Reason
 from cryptocore.token_rows import TokenInfo, TokenRow
+from cryptocore.wrapping import Secret
 
 MAX_VALUE: Final = 64 * 1024
 """Bytes of a token's value."""
@@ -63,13 +64,13 @@ def check_expiry(read: Read, expires_at_ms: int, monotonic: float) -> None:
         raise no_arrow("the time of the token is over already")
 
 
-def check_value(value: bytes, expires_at_ms: int) -> None:
+def check_value(value: Secret, expires_at_ms: int) -> None:
     """Check what is to be kept.
 
     Raises:
         TokenInvalid: it is beyond a limit.
     """
-    if len(value) > MAX_VALUE:
+    if len(value.reveal()) > MAX_VALUE:
         raise TokenInvalid("value", f"longer than {MAX_VALUE} bytes")
     if not 0 < expires_at_ms < MAX_EXPIRY_MS:
         raise TokenInvalid("expires_at_ms", "not milliseconds since 1970")

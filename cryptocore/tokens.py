@@ -21,6 +21,7 @@ from cryptocore.store import StoreConflict, database_ms, outbox_row
 from cryptocore.token_endings import Endings, Purged
 from cryptocore.token_life import Read, check_expiry, check_value, living, next_generation, over, token_record
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
+from cryptocore.wrapping import Secret
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
@@ -67,8 +68,9 @@ class TokenVault:
             TokenInvalid: name, value or expiry beyond their limits.
             CoreError: as `CryptoCore.encrypt`.
         """
+        held, value = Secret(value), b""  # many a tool prints the variables of an error's frames
         subject = self._subject(owner, token_id, actor, purpose)
-        check_value(value, expires_at_ms)
+        check_value(held, expires_at_ms)
 
         async def work() -> TokenInfo:
             read = await self._read(owner, token_id)
@@ -79,7 +81,7 @@ class TokenVault:
                 await self._endings.one(Operation.TOKEN_EXPIRE, owner, subject, reason=KeyReason.SCHEDULED)
                 read = await self._read(owner, token_id)
             planned = next_generation(owner, token_id, read, expires_at_ms)
-            row = await self._encrypted(planned, value, subject, create_missing=create_missing)
+            row = await self._encrypted(planned, held, subject, create_missing=create_missing)
             await self._write(Operation.TOKEN_STORE, row, subject)
             return row.info
 
@@ -107,8 +109,11 @@ class TokenVault:
             read = await self._read(owner, token_id)
             row = living(read, self._monotonic())
             # 3
-            value = await self._core.decrypt(
-                row.ciphertext, owner=owner, record=token_record(row.info), actor=subject.actor, purpose=subject.purpose
+            record = token_record(row.info)
+            held = Secret(
+                await self._core.decrypt(
+                    row.ciphertext, owner=owner, record=record, actor=subject.actor, purpose=subject.purpose
+                )
             )
             # 4
             if self._monotonic() - read.monotonic >= LOOK_AGAIN_S:
@@ -122,7 +127,7 @@ class TokenVault:
         header = Header.parse(row.ciphertext)  # authenticated by now, as the columns are not
         about = subject.about(self._key(header.key_id, header.key_version))
         await self._parts.audit.record(self._parts.audit.event(Operation.TOKEN_USE, about, outcome=Outcome.SUCCEEDED))
-        return value
+        return held.reveal()
 
     async def regenerate(
         self,
@@ -144,8 +149,9 @@ class TokenVault:
             TokenInvalid: value or expiry beyond their limits.
             CoreError: as `CryptoCore.rotate` and `CryptoCore.encrypt`.
         """
+        held, value = Secret(value), b""  # many a tool prints the variables of an error's frames
         subject = self._subject(owner, token_id, actor, purpose)
-        check_value(value, expires_at_ms)
+        check_value(held, expires_at_ms)
 
         async def work() -> TokenInfo:
             read = await self._read(owner, token_id)
@@ -155,7 +161,7 @@ class TokenVault:
             reason = KeyReason.TOKEN_REGENERATED
             await self._core.rotate(owner, reason=reason, actor=subject.actor, purpose=subject.purpose)
             planned = next_generation(owner, token_id, read, expires_at_ms)
-            row = await self._encrypted(planned, value, subject, create_missing=False)
+            row = await self._encrypted(planned, held, subject, create_missing=False)
             await self._write(Operation.TOKEN_REGENERATE, row, subject, before=read.row)
             return row.info
 
@@ -247,9 +253,9 @@ class TokenVault:
 
         return await self._parts.keyring.run(self._parts.store.transaction, read)
 
-    async def _encrypted(self, planned: TokenInfo, value: bytes, subject: Subject, *, create_missing: bool) -> TokenRow:
+    async def _encrypted(self, planned: TokenInfo, held: Secret, subject: Subject, *, create_missing: bool) -> TokenRow:
         ciphertext = await self._core.encrypt(
-            value,
+            held.reveal(),
             owner=planned.owner,
             record=token_record(planned),
             actor=subject.actor,

@@ -9,6 +9,7 @@ import pytest
 
 from cryptocore import testing
 from cryptocore.bare import BareWrap
+from cryptocore.clock import parse_rfc3339
 from cryptocore.core import CryptoCore
 from cryptocore.envelope import Owner
 from cryptocore.errors import CoreError
@@ -125,3 +126,60 @@ async def tried(core: CryptoCore, rows: CallersRows, foreign: BareDek) -> list[s
     except CoreError as error:
         seen += shown(error)
     return seen
+
+
+async def test_the_value_of_a_token_is_in_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    kept: dict[str, Any] = {"expires_at_ms": parse_rfc3339(testing.START) // 1000 + 60_000, **ADMIN}
+    value = PLAINTEXT
+    async with testing.core() as core:
+        tokens, loud = core.tokens, Loud(core.wrapper, wraps=False)
+        seen = await failed(tokens.store(OWNER, "no key", value, **kept))
+        core._keyring._wrappers = {testing.ALIAS: loud}
+        seen += await failed(tokens.store(OWNER, "no vault", value, create_missing=True, **kept))
+        core._keyring._wrappers = {testing.ALIAS: core.wrapper}
+        core.clock.advance(2)  # the failure is remembered for a second
+        await tokens.store(OWNER, "access", value, create_missing=True, **kept)
+        seen += await failed(tokens.store(OWNER, "access", value, **kept))
+        seen += await failed(tokens.store(OWNER, "late", value, **kept | {"expires_at_ms": 1}))
+        seen += await failed(tokens.store(OWNER, "late", value, **kept | {"expires_at_ms": -1}))
+        seen += await failed(tokens.store(OWNER, "large", value + bytes(65_536), **kept))
+        core.transport.down = True
+        seen += await failed(tokens.use(OWNER, "access", **ADMIN))
+        seen += await failed(tokens.store(OWNER, "other", value, **kept))
+        core.transport.down = False
+        core.wrapper = Slow(core)
+        core._keyring._wrappers = {testing.ALIAS: core.wrapper}
+        core.parts.cache.clear()
+        seen += await failed(tokens.use(OWNER, "access", **ADMIN))
+        await tokens.invalidate(OWNER, "access", **ADMIN)
+        again = kept | {"expires_at_ms": kept["expires_at_ms"] + 3_600_000}
+        seen += await failed(tokens.regenerate(OWNER, "access", value, **again))
+        seen += [caplog.text, *(encode_line(event).decode() for event in core.events)]
+
+    assert len(seen) > 30
+    assert [one for one in seen if value.decode() in one] == []
+
+
+async def test_what_is_encrypted_is_in_no_error_of_the_vault_or_of_the_spool() -> None:
+    async with testing.core() as core:
+        core._keyring._wrappers = {testing.ALIAS: Loud(core.wrapper, wraps=False)}
+        encrypted = core.encrypt(PLAINTEXT, owner=OWNER, record="r", create_missing=True, **ADMIN)
+        seen = await failed(encrypted)
+        core.transport.down = True
+        seen += await failed(core.encrypt(PLAINTEXT, owner=Owner.secret("s"), record="r", create_missing=True, **ADMIN))
+
+    assert [one for one in seen if PLAINTEXT.decode() in one] == []
+
+
+class Slow(LocalKeyWrapper):
+    """A vault that answers when the time of the token is over."""
+
+    def __init__(self, core: testing.CoreUnderTest) -> None:
+        super().__init__(testing.ALIAS, keys=core.wrapper._keys, clock=core.clock)
+        self._core = core
+
+    async def unwrap(self, wrapped_dek: bytes, *, version: str, call_ids: tuple[str, ...]) -> Unwrapped:
+        answer = await super().unwrap(wrapped_dek, version=version, call_ids=call_ids)
+        self._core.clock.advance(100)
+        return answer
