@@ -7,7 +7,7 @@ saw. Whom to believe is in approval_pairs.py; where approvals are used, in appro
 import base64
 import binascii
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final
@@ -189,10 +189,10 @@ class _Carried(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SignedApproval:
-    """An approval's bytes and the signature over them."""
+    """An approval's bytes and the signature over them; it is not printed, since until it is used it may be used."""
 
-    approval: bytes
-    signature: bytes
+    approval: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
     def to_json(self) -> dict[str, str]:
         """Give the object in which it is carried."""

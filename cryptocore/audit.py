@@ -139,8 +139,8 @@ def rolled_back(message: str) -> Refusal:
     return Refusal(Outcome.DENIED, Reason.RECORD_ROLLBACK, KeyRecordRollback, message)
 
 
-_OURS: Final = "process:"
-"""The kind of actor that is cryptocore itself, whose purposes nobody declares."""
+_OURS: Final = frozenset({("process:relay", "relay"), ("process:token-cleanup", "token-cleanup")})
+"""What cryptocore does by itself, whose purposes nobody declares; no caller's actor excuses another purpose."""
 
 
 class Audit:
@@ -193,7 +193,7 @@ class Audit:
             UnknownPurpose: the purpose is not declared for this service.
         """
         if self._declared is not None and subject.purpose not in self._declared:
-            ours = operation is Operation.SUMMARY or subject.actor.startswith(_OURS)
+            ours = operation is Operation.SUMMARY or (subject.actor, subject.purpose) in _OURS
             if not ours:
                 self._refuse(subject.purpose)
         return AuditEvent(

@@ -147,6 +147,7 @@ async def test_one_person_is_not_enough_and_neither_is_one_with_two_keys(tmp_pat
         assert all(event.outcome is Outcome.DENIED for event in core.events.only(Operation.DESTROY))
         assert await core.destructions() == []
         assert (await core.request_destruction([ada, ben], **ADMIN)).begun_ms is None
+        assert repr(ada) == "SignedApproval()"
 
 
 async def test_an_approval_counts_once(core: CoreUnderTest) -> None:

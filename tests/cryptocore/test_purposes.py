@@ -74,6 +74,8 @@ async def test_an_undeclared_purpose_and_that_of_another_service_are_refused_bef
                 with pytest.raises(UnknownPurpose, match=problem):
                     await core.create_key(OWNER, purpose=purpose)
             await core.relay()
+            with pytest.raises(UnknownPurpose):  # nobody is excused for calling himself a process of ours
+                await core.create_key(OWNER, actor="process:anything", purpose="crm-snyc")
             assert list(core.events) == []
 
             stored = await core.encrypt(b"x", owner=OWNER, record="r", purpose="crm-sync", create_missing=True)
