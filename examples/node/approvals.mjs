@@ -39,7 +39,9 @@ export function parseApproval(bytes) {
 /** The approval carried by this JSON text, with its `person`; throws ApprovalInvalid. */
 export function verifyApproval(text, registry, atMs) {
   const raw = parse(Buffer.from(text, "utf8"), fail, "json");
-  if (raw === null || typeof raw !== "object" || Object.keys(raw).sort().join() !== "approval,sig") fail("json", "not approval and sig");
+  if (raw === null || typeof raw !== "object" || Object.keys(raw).sort().join() !== "approval,sig") {
+    fail("json", "not approval and sig");
+  }
   // 1. form and deployment
   const bytes = base64(raw.approval, "approval", SIZE);
   const signature = base64(raw.sig, "sig", 64);

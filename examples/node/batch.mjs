@@ -45,7 +45,9 @@ export function parseSeal(bytes) {
     previous: reader.take(32), value_sha256: reader.take(32), signer_id: reader.take(16).toString("hex"),
   };
   if (seal.count < 1 || seal.count > MAX_LINES) fail("seal.count", "not 1 to 1,000");
-  if ((seal.sequence === 0) !== seal.previous.equals(ZERO32)) fail("seal.previous", "zeros at sequence 0 and nowhere else");
+  if ((seal.sequence === 0) !== seal.previous.equals(ZERO32)) {
+    fail("seal.previous", "zeros at sequence 0 and nowhere else");
+  }
   return seal;
 }
 
@@ -75,7 +77,9 @@ export function openBatch(message, registry, generation) {
   // 4. signature
   if (!holds(signer.publicKey, LABELS.batch, sealBytes, signature)) fail("seal_invalid", "kt-sig", "does not hold");
   // 5. place
-  if (seal.generation !== generation || seal.partition !== message.partition) fail("seal_invalid", "seal.partition", "read from another");
+  if (seal.generation !== generation || seal.partition !== message.partition) {
+    fail("seal_invalid", "seal.partition", "read from another");
+  }
   // 6. value
   if (!same(seal.value_sha256, sha256(value))) fail("seal_invalid", "value", "not the one that was sealed");
   // 7. lines
@@ -95,7 +99,8 @@ export function openBatch(message, registry, generation) {
   read.forEach(({ fields }, index) => {
     if (fields.service !== signer.source) fail("source_mismatch", `line ${index + 1}: service`, "another source");
   });
-  return { seal, digest: sha256(sealBytes), source: signer.source, lines: read, suspect: appendMs >= signer.compromisedFrom };
+  const suspect = appendMs >= signer.compromisedFrom;
+  return { seal, digest: sha256(sealBytes), source: signer.source, lines: read, suspect };
 }
 
 function onlyHeader(headers, name, size) {

@@ -52,7 +52,9 @@ export class Chain {
   /** Durable when it resolves. `fields` are whole lines as objects; all are committed together or none. */
   async commit(...fields) {
     const lines = fields.map((line) => ({
-      line, bytes: writeLine(line), partition: partitionOf(partitionBytes(line, this.instance), this.#spool.meta.partitions),
+      line,
+      bytes: writeLine(line),
+      partition: partitionOf(partitionBytes(line, this.instance), this.#spool.meta.partitions),
     }));
     const committed = this.#spool.commit(lines, this.#clock(), { always: fields.every((line) => line.type !== "key") });
     this.#committing.add(committed);
@@ -135,7 +137,9 @@ export class Chain {
 
   #arm(partition, urgent) {
     if (urgent || this.#spool.full(partition)) this.#seal(partition);
-    else if (!this.#timers.has(partition)) this.#timers.set(partition, setTimeout(() => this.#seal(partition), LINGER_MS));
+    else if (!this.#timers.has(partition)) {
+      this.#timers.set(partition, setTimeout(() => this.#seal(partition), LINGER_MS));
+    }
   }
 
   #seal(partition) {

@@ -39,7 +39,8 @@ export function deriveSubkey(dek, nonce) {
     return Buffer.concat([cipher.update(blocks), cipher.final()]);
   };
   const k1 = doubled(aes(Buffer.alloc(16)));
-  const blocks = Buffer.concat([1, 2].flatMap((counter) => [Buffer.of(0, counter, 0x58, 0x00), exactly(nonce, 12, "nonce")]));
+  exactly(nonce, 12, "nonce");
+  const blocks = Buffer.concat([1, 2].flatMap((counter) => [Buffer.of(0, counter, 0x58, 0x00), nonce]));
   for (let i = 0; i < 32; i += 1) blocks[i] ^= k1[i % 16];
   return aes(blocks);
 }
@@ -61,7 +62,9 @@ export function associatedData(header, owner, record) {
 
 /** `{key_id (hex), key_version}` of an envelope, without opening it; throws EnvelopeInvalid. */
 export function parseHeader(envelope) {
-  if (envelope.length < HEADER + TAG || envelope.length > HEADER + MAX_PLAINTEXT + TAG) fail("envelope", "not of its length");
+  if (envelope.length < HEADER + TAG || envelope.length > HEADER + MAX_PLAINTEXT + TAG) {
+    fail("envelope", "not of its length");
+  }
   const bytes = Buffer.from(envelope.buffer, envelope.byteOffset, envelope.byteLength);
   if (!bytes.subarray(0, 2).equals(MAGIC)) fail("magic", "not an envelope");
   if (bytes[2] !== SUITE) fail("suite", "unknown");

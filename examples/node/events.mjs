@@ -24,7 +24,9 @@ const word = (words) => (value, path) => {
   if (!words.has(value)) fail(path, "an unknown word");
 };
 const integer = (least, most = MAX_INTEGER) => (value, path) => {
-  if (!Number.isSafeInteger(value) || value < least || value > most) fail(path, `not an integer of ${least} to ${most}`);
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    fail(path, `not an integer of ${least} to ${most}`);
+  }
 };
 const exactly = (wanted) => (value, path) => {
   if (value !== wanted) fail(path, "another value");
@@ -177,7 +179,9 @@ function judgeRest(event) {
   const summary = operation === "summary";
   presence(event, "counts", { allowed: summary, required: summary });
   if (summary && event.phase !== "single") fail("phase", "a summary is single");
-  if (summary && !["denied", "failed"].includes(event.outcome)) fail("outcome", "a summary counts what did not succeed");
+  if (summary && !["denied", "failed"].includes(event.outcome)) {
+    fail("outcome", "a summary counts what did not succeed");
+  }
   presence(event, "recovery", { allowed: operation === "reencrypt" });
   presence(event, "outage_grace", { allowed: w.USES.includes(operation) });
   presence(event, "note", { allowed: event.actor.startsWith("user:") && w.LIFE_CYCLE.has(operation) });

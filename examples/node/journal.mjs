@@ -62,7 +62,8 @@ export class Journal {
   }
 
   static async create(path) {
-    const file = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_APPEND, 0o600);
+    const { O_CREAT, O_EXCL, O_WRONLY, O_APPEND } = constants;
+    const file = await open(path, O_CREAT | O_EXCL | O_WRONLY | O_APPEND, 0o600);
     await file.sync();
     syncDirectory(dirname(path));
     return new Journal(path, file, 0);

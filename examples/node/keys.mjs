@@ -133,12 +133,16 @@ export class Keys {
     return result;
   }
 
-  /** The record of a row, if it is to be believed, is the one asked for, is not older than one seen, and of this owner. */
+  /** The record of a row, if it may be believed, is the one asked for, no older than one seen, and of this owner. */
   #believed(row, owner, about, asked) {
     const key = verifyRecord(row.record, row.signature, this.#registry);
     const name = `${hexId(key)} ${key.key_version}`;
-    if (asked && name !== `${asked.key_id} ${asked.key_version}`) throw new RecordInvalid("key_id", "another was asked for");
-    if (!same(key.wrapped_dek_sha256, sha256(row.wrapped_dek))) throw new RecordInvalid("wrapped_dek_sha256", "another");
+    if (asked && name !== `${asked.key_id} ${asked.key_version}`) {
+      throw new RecordInvalid("key_id", "another was asked for");
+    }
+    if (!same(key.wrapped_dek_sha256, sha256(row.wrapped_dek))) {
+      throw new RecordInvalid("wrapped_dek_sha256", "another");
+    }
     const seen = this.#revisions.get(name) ?? 0;
     if (key.revision < seen) throw new Denied("record_rollback");
     remember(this.#revisions, name, key.revision);

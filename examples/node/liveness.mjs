@@ -14,7 +14,9 @@ const MAX_PATH = 103; // sun_path is 104 bytes on macOS, 108 on Linux, with the 
 
 function socketPath(dir, id) {
   const path = join(dir, `${id}.sock`);
-  if (Buffer.byteLength(path) > MAX_PATH) throw new RangeError(`a spool directory's path may have ${MAX_PATH - 38} bytes, for the socket in it`);
+  if (Buffer.byteLength(path) > MAX_PATH) {
+    throw new RangeError(`a spool directory's path may have ${MAX_PATH - 38} bytes, for the socket in it`);
+  }
   return path;
 }
 

@@ -1,4 +1,4 @@
-/** Key records: what is believed about one revision of one key version, because a signer with the role `keys` said it. */
+/** Key records: what is believed of one revision of one key version, because a signer with the role `keys` said it. */
 
 import { RecordInvalid } from "./errors.mjs";
 import { failing } from "./json.mjs";
@@ -57,21 +57,29 @@ function judge(record) {
   if (record.reason > MAX_REASON) fail("reason", "unknown");
   if (record.suite !== 1) fail("suite", "unknown");
   if (record.wrap_alg !== 1 && record.wrap_alg !== 2) fail("wrap_alg", "unknown");
-  if (record.previous_record_sha256.equals(ZERO32) !== first) fail("previous_record_sha256", "zeros at revision 1 and nowhere else");
+  if (record.previous_record_sha256.equals(ZERO32) !== first) {
+    fail("previous_record_sha256", "zeros at revision 1 and nowhere else");
+  }
   if (first && record.state !== "pre-activation" && record.state !== "active") fail("state", "not one to begin with");
   if (record.state === "revoked" && record.reason === 0) fail("reason", "revoked without one");
-  if (record.superseded_by !== 0 && record.superseded_by <= record.key_version) fail("superseded_by", "not a later version");
-  if (record.wrapped_dek_sha256.equals(EMPTY_SHA256) && record.state !== "destroyed") fail("wrapped_dek_sha256", "removed");
+  if (record.superseded_by !== 0 && record.superseded_by <= record.key_version) {
+    fail("superseded_by", "not a later version");
+  }
+  if (record.wrapped_dek_sha256.equals(EMPTY_SHA256) && record.state !== "destroyed") {
+    fail("wrapped_dek_sha256", "removed");
+  }
 }
 
 /** The bytes of a record: for tests and for a service that keeps keys itself. */
 export function writeRecord(r) {
   const bytes = Buffer.concat([
-    MAGIC, exactly(r.deployment, 16, "deployment"), exactly(r.key_id, 16, "key_id"), u32(r.key_version), u64(r.revision),
+    MAGIC, exactly(r.deployment, 16, "deployment"), exactly(r.key_id, 16, "key_id"),
+    u32(r.key_version), u64(r.revision),
     u8(STATES.indexOf(r.state)), u8(r.reason), u8(r.suite), exactly(r.owner_sha256, 32, "owner_sha256"),
     lp16(Buffer.from(r.kek_alias, "ascii")), lp16(Buffer.from(r.kek_version, "ascii")), u8(r.wrap_alg),
-    exactly(r.wrapped_dek_sha256, 32, "wrapped_dek_sha256"), exactly(r.commitment, 32, "commitment"), u64(r.changed_at_ms),
-    u32(r.superseded_by), u64(r.retire_at_ms), exactly(r.previous_record_sha256, 32, "previous_record_sha256"),
+    exactly(r.wrapped_dek_sha256, 32, "wrapped_dek_sha256"), exactly(r.commitment, 32, "commitment"),
+    u64(r.changed_at_ms), u32(r.superseded_by), u64(r.retire_at_ms),
+    exactly(r.previous_record_sha256, 32, "previous_record_sha256"),
     exactly(r.event_sha256, 32, "event_sha256"), exactly(r.signer_id, 16, "signer_id"),
   ]);
   parseRecord(bytes);
@@ -102,12 +110,16 @@ export function checkSuccession(previousBytes, followingBytes) {
   const previous = parseRecord(previousBytes);
   const following = parseRecord(followingBytes);
   for (const field of NEVER_CHANGES) {
-    const kept = Buffer.isBuffer(previous[field]) ? previous[field].equals(following[field]) : previous[field] === following[field];
-    if (!kept) fail(field, "changed");
+    const [before, after] = [previous[field], following[field]];
+    if (Buffer.isBuffer(before) ? !before.equals(after) : before !== after) fail(field, "changed");
   }
   if (following.revision !== previous.revision + 1) fail("revision", "not one more");
-  if (!following.previous_record_sha256.equals(sha256(previousBytes))) fail("previous_record_sha256", "of another record");
-  if (following.state !== previous.state && !STEPS[previous.state].includes(following.state)) fail("state", "no such step");
+  if (!following.previous_record_sha256.equals(sha256(previousBytes))) {
+    fail("previous_record_sha256", "of another record");
+  }
+  if (following.state !== previous.state && !STEPS[previous.state].includes(following.state)) {
+    fail("state", "no such step");
+  }
   if (following.superseded_by < previous.superseded_by) fail("superseded_by", "got smaller");
   const removed = previous.wrapped_dek_sha256.equals(EMPTY_SHA256);
   if (removed && !following.wrapped_dek_sha256.equals(EMPTY_SHA256)) fail("wrapped_dek_sha256", "came back");

@@ -13,7 +13,8 @@ const ROLES = new Set(["events", "keys", "approve"]);
 const PRINCIPAL = /^[0-9a-z][0-9a-z._@-]{0,127}$/;
 const PERSON = /^[^\u0000-\u001f\u007f-\u009f]{1,128}$/u;
 const FIELDS = [
-  "signer_id", "public_key", "source", "roles", "vault_principals", "person", "valid_from", "valid_until", "compromised_from",
+  "signer_id", "public_key", "source", "roles", "vault_principals", "person", "valid_from", "valid_until",
+  "compromised_from",
 ];
 const fail = failing(RegistryInvalid);
 
@@ -43,7 +44,9 @@ function milliseconds(value, path) {
 function readSigner(raw, path) {
   shape(raw, FIELDS, path);
   const publicKey = Buffer.from(form(raw.public_key, HEX32, `${path}.public_key`), "hex");
-  if (form(raw.signer_id, HEX16, `${path}.signer_id`) !== signerId(publicKey)) fail(`${path}.signer_id`, "not of this key");
+  if (form(raw.signer_id, HEX16, `${path}.signer_id`) !== signerId(publicKey)) {
+    fail(`${path}.signer_id`, "not of this key");
+  }
   const roles = words(raw.roles, 1, ROLES.size, (role) => ROLES.has(role), `${path}.roles`);
   if (raw.person !== null) form(raw.person, PERSON, `${path}.person`);
   if (roles.includes("approve") && raw.person === null) fail(`${path}.person`, "who approves is a person");
@@ -51,6 +54,7 @@ function readSigner(raw, path) {
   const validUntil = milliseconds(raw.valid_until, `${path}.valid_until`);
   if (validUntil <= validFrom) fail(`${path}.valid_until`, "not after valid_from");
   const isPrincipal = (principal) => typeof principal === "string" && PRINCIPAL.test(principal);
+  const compromised = raw.compromised_from;
   return {
     id: raw.signer_id,
     publicKey,
@@ -60,7 +64,7 @@ function readSigner(raw, path) {
     person: raw.person,
     validFrom,
     validUntil,
-    compromisedFrom: raw.compromised_from === null ? Infinity : milliseconds(raw.compromised_from, `${path}.compromised_from`),
+    compromisedFrom: compromised === null ? Infinity : milliseconds(compromised, `${path}.compromised_from`),
   };
 }
 
@@ -82,7 +86,9 @@ export class Registry {
       if (this.#signers.has(signer.id)) fail(`${path}.signer_id`, "listed twice");
       this.#signers.set(signer.id, signer);
       for (const principal of signer.principals) {
-        if ((sources.get(principal) ?? signer.source) !== signer.source) fail(`${path}.vault_principals`, "of two sources");
+        if ((sources.get(principal) ?? signer.source) !== signer.source) {
+          fail(`${path}.vault_principals`, "of two sources");
+        }
         sources.set(principal, signer.source);
       }
     });

@@ -25,7 +25,8 @@ export class Signer {
 
   /** @param {Uint8Array} seed 32 bytes */
   constructor(seed) {
-    this.#key = createPrivateKey({ key: Buffer.concat([PKCS8, exactly(seed, 32, "seed")]), format: "der", type: "pkcs8" });
+    const der = Buffer.concat([PKCS8, exactly(seed, 32, "seed")]);
+    this.#key = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
     const spki = createPublicKey(this.#key).export({ format: "der", type: "spki" });
     this.publicKey = spki.subarray(SPKI.length);
     this.id = signerId(this.publicKey);
@@ -46,6 +47,7 @@ export class Signer {
 }
 
 export function holds(publicKey, purpose, message, signature) {
-  const key = createPublicKey({ key: Buffer.concat([SPKI, exactly(publicKey, 32, "public key")]), format: "der", type: "spki" });
+  const der = Buffer.concat([SPKI, exactly(publicKey, 32, "public key")]);
+  const key = createPublicKey({ key: der, format: "der", type: "spki" });
   return signature.length === 64 && verify(null, Buffer.concat([label(purpose), message]), key, signature);
 }

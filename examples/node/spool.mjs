@@ -100,7 +100,10 @@ export class Spool {
   }
 
   get tallies() {
-    return [...this.#tallies].map(([name, count]) => ({ operation: name.split(" ")[0], outcome: name.split(" ")[1], count }));
+    return [...this.#tallies].map(([name, count]) => {
+      const [operation, outcome] = name.split(" ");
+      return { operation, outcome, count };
+    });
   }
 
   /** When the oldest line was committed that is not acknowledged, in these partitions; or null. */
@@ -112,7 +115,8 @@ export class Spool {
   }
 
   get partitionsWithWork() {
-    return [...this.#lanes].filter(([, lane]) => lane.pending.length + lane.batches.length > 0).map(([partition]) => partition);
+    const busy = [...this.#lanes].filter(([, lane]) => lane.pending.length + lane.batches.length > 0);
+    return busy.map(([partition]) => partition);
   }
 
   pending(partition) {
@@ -141,7 +145,8 @@ export class Spool {
     if (!always && this.#unsent + this.#reserved + size > this.#quota) throw new SpoolUnavailable("the spool is full");
     this.#reserved += size;
     try {
-      await this.#append(lines.map(({ partition, bytes }) => [LINE, Buffer.concat([u16(partition), u8(0), u64(nowMs), bytes])]));
+      const body = ({ partition, bytes }) => Buffer.concat([u16(partition), u8(0), u64(nowMs), bytes]);
+      await this.#append(lines.map((line) => [LINE, body(line)]));
     } finally {
       this.#reserved -= size;
     }
@@ -189,7 +194,9 @@ export class Spool {
   }
 
   #lane(partition) {
-    if (!this.#lanes.has(partition)) this.#lanes.set(partition, { pending: [], pendingBytes: 0, batches: [], head: null });
+    if (!this.#lanes.has(partition)) {
+      this.#lanes.set(partition, { pending: [], pendingBytes: 0, batches: [], head: null });
+    }
     return this.#lanes.get(partition);
   }
 
@@ -248,7 +255,9 @@ export class Spool {
     for (const bytes of this.#intents.values()) entries.push([INTENT, bytes]);
     for (const [partition, { pending, batches, head }] of this.#lanes) {
       const keep = ({ bytes, ms }) => entries.push([LINE, Buffer.concat([u16(partition), u8(1), u64(ms), bytes])]);
-      if (head && batches.length === 0) entries.push([HEAD, Buffer.concat([u16(partition), u64(head.sequence), head.digest])]);
+      if (head && batches.length === 0) {
+        entries.push([HEAD, Buffer.concat([u16(partition), u64(head.sequence), head.digest])]);
+      }
       for (const { seal, signature, lines } of batches) {
         lines.forEach(keep);
         entries.push([SEAL, Buffer.concat([u16(partition), seal, signature])]);

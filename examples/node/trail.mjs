@@ -25,7 +25,9 @@ const MAX_PARTITIONS = 90; // as many heads fit into a line
 const QUOTA = 64 * 1024 * 1024; // held in memory, too
 
 /** What an outcome repeats of its intent. */
-const OF_THE_INTENT = ["operation", "key", "owner", "kek", "token_id", "actor", "purpose", "host", "address", "trace_id"];
+const OF_THE_INTENT = [
+  "operation", "key", "owner", "kek", "token_id", "actor", "purpose", "host", "address", "trace_id",
+];
 
 export class Trail {
   #options;
@@ -64,9 +66,15 @@ export class Trail {
     };
     const { registry, signer, service, clock, countPartitions, partitions } = filled;
     const entry = registry.find(signer.id, "events", clock());
-    if (entry === null || entry.source !== service) throw new Error("the registry does not let this signer speak for the service");
-    if (partitions > MAX_PARTITIONS) throw new RangeError(`a heartbeat names the heads of ${MAX_PARTITIONS} partitions at most`);
-    if (countPartitions && (await countPartitions()) !== partitions) throw new Error("the topic has another number of partitions");
+    if (entry === null || entry.source !== service) {
+      throw new Error("the registry does not let this signer speak for the service");
+    }
+    if (partitions > MAX_PARTITIONS) {
+      throw new RangeError(`a heartbeat names the heads of ${MAX_PARTITIONS} partitions at most`);
+    }
+    if (countPartitions && (await countPartitions()) !== partitions) {
+      throw new Error("the topic has another number of partitions");
+    }
     const trail = new Trail(filled);
     await trail.#start();
     return trail;

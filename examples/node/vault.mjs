@@ -40,7 +40,8 @@ export class Calls {
   }
 
   end(attempt, answer = {}) {
-    const ended = { call_id: attempt.call_id, ...answer, started_at: attempt.started_at, ended_at: formatTime(this.#clock()) };
+    const { call_id: id, started_at: startedAt } = attempt;
+    const ended = { call_id: id, ...answer, started_at: startedAt, ended_at: formatTime(this.#clock()) };
     this.attempts[this.attempts.indexOf(attempt)] = ended;
   }
 }
@@ -203,7 +204,8 @@ function pinned({ url, vault, name }) {
 
 function answer(response) {
   const requestId = response.headers.get("x-ms-request-id");
-  return { ...(requestId && REQUEST_ID.test(requestId) ? { request_id: requestId } : {}), http_status: response.status };
+  const known = requestId !== null && REQUEST_ID.test(requestId);
+  return { ...(known ? { request_id: requestId } : {}), http_status: response.status };
 }
 
 /** The text of an answer that is not larger than any answer of a vault. */

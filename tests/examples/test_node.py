@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from alerts.thresholds import Limits
 from cryptocore.approvals import Action, Approval, sign_approval
 from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
 from cryptocore.envelope import Owner, Suite, decrypt_envelope, encrypt_envelope
@@ -33,8 +34,11 @@ from cryptocore.records import KeyRecord, SignedRecord, sign_record
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.wrapping import LocalKeyWrapper, WrapAlgorithm, build_blob, commitment, open_blob
+from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind
+from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS, Message
+from streams.pipeline import steps
 from tests.streams.builders import DEPLOYMENT, NOW_MS, Monitor, registered
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +73,10 @@ def peer(task: dict[str, Any]) -> Iterator["subprocess.Popen[str]"]:
         assert process.stdin is not None
         process.stdin.write(json.dumps(task))
         process.stdin.close()
-        yield process
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ask(act: str, **task: Any) -> dict[str, Any]:
@@ -389,11 +396,34 @@ def watched(messages: list[Arrived], ours: Deployment, *, minutes: int = 30) -> 
     return monitor
 
 
+async def indexed(messages: list[Arrived], ours: Deployment, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Run the whole pipeline of the workers over them, and give what the index then holds."""
+    index = EmbeddedIndex(work / "index.sqlite")
+    await index.ensure()
+    shell = MemoryShell(steps=steps(ours.registry, Limits()), partitions={KEY_EVENTS: PARTITIONS}, index=index)
+    for one in messages:
+        shell.append(
+            KEY_EVENTS,
+            key=None,
+            value=one.batch.value,
+            headers=one.headers,
+            partition=one.partition,
+            append_ms=one.append_ms,
+        )
+    await shell.run()
+    for minute in range(1, 91):
+        await shell.tick(messages[-1].append_ms + minute * 60_000)
+    await shell.close()
+    found = {kind.value: await index.find(kind) for kind in DocKind}
+    await index.close()
+    return found
+
+
 def lines_of(messages: list[Arrived]) -> list[Any]:
     return [line for one in messages for line in one.opened.lines]
 
 
-def test_the_monitor_takes_a_life_of_a_node_service_without_a_finding(ours: Deployment, work: Path) -> None:
+async def test_the_monitor_takes_a_life_of_a_node_service_without_a_finding(ours: Deployment, work: Path) -> None:
     log = work / "log"
     with peer(ours.service(work / "spool", log, uses=40)) as process:
         assert process.stdout is not None
@@ -408,9 +438,11 @@ def test_the_monitor_takes_a_life_of_a_node_service_without_a_finding(ours: Depl
     assert monitor.found() == {}
     assert monitor.rejected() == []
     assert watched([*messages[:3], *messages[4:]], ours).found() != {}, "a monitor that does not notice proves nothing"
-    events = [line for line in lines_of(messages) if isinstance(line, AuditEvent)]
-    assert len(events) == 82  # one unwrap, in two events
-    assert len({document.id for document in monitor.documents if document.kind is DocKind.EVENT}) == 82
+    documents = await indexed(messages, ours, work)
+    assert len(documents[DocKind.EVENT]) == 82  # 40 uses of each kind; one unwrap, in two events
+    assert len(documents[DocKind.CONTROL]) == 2
+    assert documents[DocKind.ALERT] == []
+    assert documents[DocKind.REJECTED] == []
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["while it sends", "while the log is away"])
