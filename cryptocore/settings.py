@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cryptocore.batch import ID_SIZE
+from cryptocore.batch import ID_SIZE, MAX_PARTITIONS
 from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
@@ -46,7 +46,7 @@ class EmitterSettings(BaseSettings):
 
     kafka_bootstrap: str = Field(description="host:port, comma-separated")
     kafka_topic: str = "key-events"
-    kafka_partitions: int = Field(default=8, ge=1, le=65_535)
+    kafka_partitions: int = Field(default=8, ge=1, le=MAX_PARTITIONS)
     kafka_generation: int = Field(default=1, ge=0, le=65_535)
     kafka_security_protocol: Literal["SASL_SSL", "SSL", "PLAINTEXT"] = "SASL_SSL"
     kafka_sasl_username: str | None = None
@@ -103,7 +103,7 @@ class CoreSettings(EmitterSettings):
     kek_vault_url: str = Field(description="https://<name>.vault.azure.net or another of Azure's suffixes")
     kek_name: str
     more_keks: dict[str, NamedKek] = Field(
-        default_factory=dict, description='KEKs beside it, by alias: {"old":{"vault_url":"https://…","name":"…"}}'
+        default={}, description='KEKs beside it, by alias: {"old":{"vault_url":"https://…","name":"…"}}'
     )
 
     vault_rate_per_s: float = Field(default=RATE_PER_S, gt=0, le=10_000)

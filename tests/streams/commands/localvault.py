@@ -104,14 +104,15 @@ def another_signer(office: Office) -> None:
     registry, fresh = office.registry, Signer.generate()
     entries = []
     for entry in registry.signers:
-        if entry.source != SERVICE:
+        if entry.source != SERVICE or entry.valid_until_ms <= now_ms:
             entries.append(entry)
             continue
         new = {"signer_id": fresh.signer_id, "public_key": fresh.public_key, "valid_from_ms": now_ms}
         entries += [replace(entry, valid_until_ms=now_ms), replace(entry, **new)]  # type: ignore[arg-type]
     (office.folder / "sources.json").write_bytes(Registry(registry.deployment, tuple(entries)).encode())
-    fresh.write_file(office.folder / "second.key")
-    office.environment["KEYTRAIL_CORE_SIGNER_FILE"] = str(office.folder / "second.key")
+    file = office.folder / f"{fresh.signer_id.hex()}.key"
+    fresh.write_file(file)
+    office.environment["KEYTRAIL_CORE_SIGNER_FILE"] = str(file)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`keytrail keys` and `keytrail keks`, as people type them, against the local vault."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine
 
+from alerts.thresholds import Limits
 from cryptocore import certifying, destroying, settings
+from cryptocore.batch import Seal
 from cryptocore.core import CryptoCore
 from cryptocore.destruction import read_certificate
+from cryptocore.envelope import Owner
 from cryptocore.events import Operation, Outcome
 from cryptocore.store import database_ms
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE
+from streams.index.embedded import EmbeddedIndex
+from streams.memory import MemoryShell
+from streams.messages import KEY_EVENTS
+from streams.pipeline import steps
 from tests.streams.commands.localvault import Office, another_signer, make_office, vault_in_a_thread
 
 LENA = ("--actor", "user:lena")
@@ -210,6 +218,55 @@ def test_records_are_signed_anew_under_another_signer(office: Office, tmp_path: 
     assert told(office, "keys", "resign", "--without-trail", "--apply", *LENA)["signed"] == []
     gone = ("keys", "resign", "--index", str(tmp_path / "no.sqlite"), *LENA)
     assert "no such file" in refused(office, *gone, code=WRONG_USE)
+
+
+def test_the_monitors_index_says_who_used_a_key_and_bears_out_its_records(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(office)
+    for name, value in office.environment.items():
+        monkeypatch.setenv(name, value)
+    asyncio.run(_use(office))
+    index = ("--index", str(tmp_path / "index.sqlite"))
+    asyncio.run(_monitor(office, tmp_path / "index.sqlite"))
+
+    moments = told(office, "keys", "timeline", key, *index)
+    assert [(one["act"], one["actor"]) for one in moments if "wrap" not in one["act"]] == [
+        ("create", "user:lena"),
+        ("activate", "user:lena"),
+        ("encrypt", "job:sync"),
+    ]
+    assert "seen no" not in done(office, "keys", "blast-radius", key, *index)
+    uses = told(office, "keks", "blast-radius", "old-kek", *index)["uses"]
+    assert {(use["service"], use["operation"]) for use in uses} == {("key-care", "wrap"), ("key-care", "unwrap")}
+    another_signer(office)
+    signed = told(office, "keys", "resign", "--apply", *index, *LENA)
+    assert (signed["signed"], signed["refused"]) == ([f"{key}/1"], {})
+    done(office, "keys", "suspend", key, *LENA)
+    another_signer(office)
+    late = office.run("keys", "resign", "--apply", *index, *LENA)
+    assert late.exit_code == NOT_ALL_WELL
+    assert "the trail knows revision 2, the store shows 4" in late.stdout
+
+
+async def _use(office: Office) -> None:
+    core = office.core()
+    await core.encrypt(b"x", owner=Owner.tenant("t-88", "crm"), record="r", actor="job:sync", purpose="sync")
+    await core.close()
+
+
+async def _monitor(office: Office, file: Path) -> None:
+    """Let a monitor take what the service sent."""
+    index = EmbeddedIndex(file)
+    await index.ensure()
+    shell = MemoryShell(steps=steps(office.registry, Limits()), partitions={KEY_EVENTS: 8}, index=index)
+    for partition, batch in office.transport.batches:
+        at_ms = Seal.decode(batch.seal).sealed_at_ms
+        headers = tuple(batch.headers())
+        shell.append(KEY_EVENTS, key=None, value=batch.value, headers=headers, partition=partition, append_ms=at_ms)
+    await shell.run()
+    await shell.close()
+    await index.close()
 
 
 _IMPOSSIBLE: tuple[tuple[tuple[str, ...], int, str], ...] = (
