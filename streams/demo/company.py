@@ -28,8 +28,13 @@ TENANTS = tuple(f"t-{number:02d}" for number in range(1, 13))
 INTEGRATIONS = ("crm", "mail", "erp", "chat")
 SECRETS = ("stripe-webhook", "smtp-relay", "oauth-client", "sms-provider")
 EU_TENANTS = frozenset(TENANTS[8:])
+LEAVING = TENANTS[-1]
+KEEPERS = (ADMIN, "crm-sync", "invoicing", "mailer")  # they keep keys or tokens, and sign what they do to them
+LENA, TOM = "Lena", "Tom"  # who approves what cannot be undone
+TEAMS = {"crm": "sales-platform", "mail": "messaging", "erp": "finance", "chat": "messaging"}
 
 _SERVICE_PERMISSIONS = frozenset({"get", "wrapKey", "unwrapKey", "secrets/get"})
+_ADMIN_PERMISSIONS = frozenset({"list", "rotate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,10 @@ class Company:
 def found(seed: int) -> Company:
     """Draw the company: 40 services, 12 tenants, and the people and machines around them."""
     draw = random.Random(seed)
-    identities = {name: _workload(draw, name, _SERVICE_PERMISSIONS) for name in SERVICES}
+    identities = {
+        name: _workload(draw, name, _SERVICE_PERMISSIONS | (_ADMIN_PERMISSIONS if name == ADMIN else frozenset()))
+        for name in SERVICES
+    }
     identities["ci-deploy"] = _workload(draw, "ci-deploy", frozenset({"get", "list", "unwrapKey"}), "203.0.113.7")
     identities["inventory"] = _workload(draw, "inventory", frozenset({"get", "list"}), "10.40.1.9")
     identities["platform"] = _person(

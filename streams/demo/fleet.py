@@ -11,7 +11,7 @@ from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
 from cryptocore.vocabulary import VAULT_CALLS
-from streams.demo.company import ADMIN, Owned
+from streams.demo.company import ADMIN, KEEPERS, Owned
 from streams.demo.world import Tape, World
 
 PARTITIONS = 4
@@ -44,10 +44,11 @@ class Rows:
 
 
 class Process:
-    """One process of a service, from start to orderly stop."""
+    """One process of a service, from start to orderly stop; `kek_acts` is how often it acted on a KEK."""
 
     def __init__(self, world: World, tape: Tape, service: str) -> None:
         self.service = service
+        self.kek_acts = 0
         self.world = world
         self.emitter = Emitter(
             spool_dir=world.work / "spools",
@@ -69,7 +70,7 @@ class Process:
             wrappers=world.wrappers(service),
             kek_alias="tenant-kek",
             emitter=self.emitter,
-            key_signer=world.signers[ADMIN],
+            key_signer=world.signers[service if service in KEEPERS else ADMIN],
             clock=world.clock,
             ids=world.ids,
         )
@@ -85,13 +86,13 @@ class Process:
     async def stop(self) -> int:
         """Stop in good order; returns how many key events this process has committed.
 
-        The emitter counts single and outcome events; each outcome of a vault call has had its intent.
+        The emitter counts single and outcome events; each outcome of a call of a vault has had its intent.
         """
         await self.core.close()
         committed = self.emitter.committed
         await self.emitter.close()
         intents = sum(count for (operation, _), count in committed.items() if operation in VAULT_CALLS)
-        return committed.total() + intents
+        return committed.total() + intents + self.kek_acts
 
     def actor(self) -> str:
         draw = self.world.draw

@@ -14,12 +14,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from alerts.delivery import ConsoleNotifier
 from alerts.thresholds import Limits
+from cryptocore.terms import Classification
 from reports import weekly
 from streams.batchfile import write_batches
-from streams.demo.attacks import STORY, Act, Stage
-from streams.demo.company import ADMIN, HOSTS, KEKS, SERVICES, TENANTS, Owned
+from streams.demo.company import ADMIN, HOSTS, KEKS, SERVICES, TEAMS, TENANTS, Owned
 from streams.demo.fleet import PARTITIONS, Process, Rows
 from streams.demo.simclock import MINUTE_US, WEEK, WEEK_END_US, WEEK_START_US
+from streams.demo.stage import Act, Stage
+from streams.demo.story import STORY
 from streams.demo.vaultfolder import write_vault_logs
 from streams.demo.world import Post, Tape, World
 from streams.index.embedded import EmbeddedIndex
@@ -37,6 +39,7 @@ _OWNERS_A_PROCESS = 3
 # Every process leaves about this many events besides its uses: unwraps, each with an intent and an outcome.
 _EVENTS_BESIDE_USES = 2 * _OWNERS_A_PROCESS
 _TAIL_MINUTES = 80
+_ACTS_A_WAVE = 3  # the smallest week has two waves a day
 INTRODUCTION = (
     f"A company's week: {len(SERVICES)} services, {len(TENANTS)} tenants, {len(HOSTS)} key vaults, one stolen identity."
     "\nThe company is simulated; the cryptography, the sealed events, the vault's protocol and the monitor are real.\n"
@@ -116,7 +119,7 @@ class Demo:
         return Progress(day, BarColumn(), TaskProgressColumn(), console=self.console, transient=True)
 
     async def _create_keys(self) -> None:
-        """Make the KEKs, and a DEK for every owner: the week's first events."""
+        """Make the KEKs, and a labelled DEK for every owner: the week's first events."""
         for host, name in KEKS.values():
             self.world.server.vault(host).keys.create(name, self.world.clock.now_us())
         admin = Process(self.world, self.tape, ADMIN)
@@ -126,6 +129,11 @@ class Demo:
                 owned.owner, kek_alias=owned.kek_alias, actor="user:1001", purpose="onboarding"
             )
             await admin.core.activate(created.key_id, actor="user:1001", purpose="onboarding")
+            integration = owned.owner.ref().integration_id
+            label = (
+                (Classification.CONFIDENTIAL, TEAMS[integration]) if integration else (Classification.RESTRICTED, ADMIN)
+            )
+            await admin.core.label(created.key_id, *label, actor="user:1001", purpose="onboarding")
         await self._settle([admin])
         self.emitted += await admin.stop()
         await self.shell.run()
@@ -134,7 +142,7 @@ class Demo:
         """Let a few services live for some minutes, and play the next act of the story if it is due."""
         start_us = WEEK_START_US + (WEEK_END_US - WEEK_START_US) * number // self.plan.waves
         await self._pass_until(start_us + MINUTE_US)
-        due = [act for act in self._pending if act.at_us <= start_us][:1]
+        due = [act for act in self._pending if act.at_us <= start_us][:_ACTS_A_WAVE]
         self._pending = self._pending[len(due) :]
         processes = [Process(self.world, self.tape, service) for service in self._on_shift(number, due)]
         for process in processes:
@@ -171,7 +179,9 @@ class Demo:
 
         for act in due:
             self.console.print(f"[dim]{self._day()}  {act.title}[/]")
-            await act.play(Stage(self.world, self.tape, self.rows, processes, wait))
+            said = await act.play(Stage(self.world, self.tape, self.rows, processes, wait))
+            if said:
+                self.console.print(f"[dim]           {said}[/]", highlight=False, soft_wrap=True)
 
     async def _settle(self, processes: list[Process]) -> None:
         """Let the linger pass, send what is committed, bring what the vaults logged, and let the monitor work."""

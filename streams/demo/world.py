@@ -18,7 +18,7 @@ from cryptocore.events import AuditEvent, decode_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.store import KeyStore
-from streams.demo.company import ADMIN, HOSTS, KEKS, PROD, SERVICES, Company, found
+from streams.demo.company import HOSTS, KEEPERS, KEKS, LENA, PROD, SERVICES, TOM, Company, found
 from streams.demo.simclock import WEEK_END_US, WEEK_START_US, SimClock
 from streams.demo.vault import VaultServer
 from streams.memory import MemoryShell
@@ -118,28 +118,32 @@ class World:
         self.company: Company = found(seed)
         self.work = work
         self.signers = {name: Signer.generate() for name in SERVICES}
+        self.approvers = {person: Signer.generate() for person in (LENA, TOM)}
         self.registry = self._register()
         self.server = VaultServer(list(HOSTS), clock=self.clock, ids=self.ids, jitter=random.Random(seed + 2))
         self.server.vault(PROD).correlation = "client"
-        self.store = KeyStore(f"sqlite:///{work / 'keys.sqlite'}", registry=self.registry)
-        self.revoked: set[Owner] = set()
+        self.store = KeyStore(f"sqlite:///{work / 'keys.sqlite'}", registry=self.registry, clock=self.clock)
+        self.revoked: set[Owner] = set()  # owners whose key is out of service
+        self.destructions: list[str] = []
         self._wrappers: dict[str, dict[str, AzureKeyWrapper]] = {}
 
     def _register(self) -> Registry:
         start_ms, end_ms = WEEK_START_US // 1000 - _YEAR_MS, WEEK_END_US // 1000 + _YEAR_MS
+        people = {signer: person for person, signer in self.approvers.items()}
+        names = {signer: name for name, signer in self.signers.items()}
         entries = [
             RegisteredSigner(
                 signer_id=signer.signer_id,
                 public_key=signer.public_key,
-                source=name,
-                roles=frozenset({Role.EVENTS, Role.KEYS} if name == ADMIN else {Role.EVENTS}),
-                vault_principals=(self.company.identities[name].object_id,),
-                person=None,
+                source=names.get(signer, "people"),
+                roles=_roles(names.get(signer)),
+                vault_principals=(self.company.identities[names[signer]].object_id,) if signer in names else (),
+                person=people.get(signer),
                 valid_from_ms=start_ms,
                 valid_until_ms=end_ms,
                 compromised_from_ms=None,
             )
-            for name, signer in self.signers.items()
+            for signer in (*names, *people)
         ]
         return Registry(deployment=DEPLOYMENT, signers=tuple(entries))
 
@@ -171,3 +175,10 @@ class World:
             for wrapper in wrappers.values():
                 await wrapper.close()
         await self.server.stop()
+
+
+def _roles(service: str | None) -> frozenset[Role]:
+    """Services tell of events, some of them look after keys or tokens, and people approve."""
+    if service is None:
+        return frozenset({Role.APPROVE})
+    return frozenset({Role.EVENTS, Role.KEYS} if service in KEEPERS else {Role.EVENTS})
