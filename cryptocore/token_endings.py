@@ -16,7 +16,7 @@ from cryptocore import token_rows
 from cryptocore.audit import Subject, no_arrow
 from cryptocore.envelope import Owner
 from cryptocore.errors import ConfigurationError
-from cryptocore.events import KeyRef, Operation, Outcome, Reason
+from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason
 from cryptocore.parts import Parts
 from cryptocore.store import StoreConflict, database_ms, outbox_row
@@ -165,12 +165,11 @@ class Endings:
     def _end(self, connection: Connection, row: TokenRow, ending: _Ending) -> TokenInfo | None:
         """End one row; None when it is not as it was read any more."""
         ended = ending.of(row.info, database_ms(connection))
-        if not row.ciphertext:
+        if row.info.ended_as is not None:
             token_rows.write(connection, TokenRow(ended, b""))
         elif not token_rows.erase(connection, row, ended):
             return None
-        key = KeyRef(id=ended.key_id, version=ended.key_version, kind="dek")
-        about = replace(ending.subject, owner=ended.owner.ref(), token_id=ended.token_id, key=key)
+        about = replace(ending.subject, owner=ended.owner.ref(), token_id=ended.token_id, key=ended.key)
         self._event(ending, about)(connection)
         return ended
 

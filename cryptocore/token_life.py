@@ -6,7 +6,7 @@ from typing import Final
 from cryptocore.audit import Refusal, no_arrow
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, TokenInvalid
-from cryptocore.events import KeyRef, Outcome, Reason
+from cryptocore.events import Outcome, Reason
 from cryptocore.token_rows import TokenInfo, TokenRow
 from cryptocore.wrapping import Secret
 
@@ -50,8 +50,7 @@ def living(read: Read, monotonic: float) -> TokenRow:
 
 def over(info: TokenInfo, what: str) -> Refusal:
     """Refuse the use of a token that does not live."""
-    key = KeyRef(id=info.key_id, version=info.key_version, kind="dek")
-    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, f"the token {what}", key=key)
+    return Refusal(Outcome.DENIED, Reason.KEY_STATE, AccessDenied, f"the token {what}", key=info.key)
 
 
 def check_expiry(read: Read, expires_at_ms: int, monotonic: float) -> None:

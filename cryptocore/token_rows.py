@@ -4,7 +4,8 @@ A row that ends has its ciphertext overwritten with zeros, then taken away, and 
 transaction with its event. What the database itself still keeps of the old bytes is docs/tokens.md's to say.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -14,7 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from cryptocore.envelope import Owner, tenant_prefix
 from cryptocore.errors import EnvelopeInvalid, RecordInvalid
+from cryptocore.event_texts import MAX_VERSION, owner_parts
+from cryptocore.events import KeyRef
 from cryptocore.token_tables import TOKEN, TURN
+
+_KEY_ID_DIGITS: Final = 32
 
 
 class Ended(StrEnum):
@@ -48,6 +53,13 @@ class TokenInfo:
     ended_as: Ended | None = None
     ended_by: str | None = None
     ended_reason: str | None = None
+
+    @property
+    def key(self) -> KeyRef | None:
+        """Name the DEK in an event; None where somebody wrote what names no key."""
+        if len(self.key_id) != _KEY_ID_DIGITS or not 1 <= self.key_version <= MAX_VERSION:
+            return None
+        return KeyRef(id=self.key_id, version=self.key_version, kind="dek")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,8 @@ def live(
 ) -> list[TokenRow]:
     """Read rows that have a ciphertext, in the order of their names.
 
+    One that names no owner or no token is passed over: nobody can use it, and it must not keep the others alive.
+
     Args:
         expired_ms: only those whose time was over then.
         after: only those whose name comes later.
@@ -113,24 +127,28 @@ def live(
     query = _of(reach).where(TOKEN.c.ended_ms.is_(None)).limit(limit)
     if expired_ms is not None:
         query = query.where(TOKEN.c.expires_ms <= expired_ms)
-    if after is not None:
-        owner, token_id = after.owner.encode(), after.token_id
-        later = (TOKEN.c.owner > owner) | ((TOKEN.c.owner == owner) & (TOKEN.c.token_id > token_id))
-        query = query.where(later)
-    return _read(connection, query)
+    found: list[TokenRow] = []
+    last = None if after is None else (after.owner.encode(), after.token_id)
+    while len(found) < limit:
+        rows = connection.execute(query if last is None else query.where(_later(*last))).mappings().all()
+        found += _readable(rows)
+        if len(rows) < limit:
+            break
+        last = (rows[-1]["owner"], rows[-1]["token_id"])
+    return found[:limit]
 
 
 def tombstones(connection: Connection, reach: Reach, *, limit: int) -> list[TokenRow]:
     """Read what is left of tokens that ended, the latest ends first."""
     query = _of(reach).where(TOKEN.c.ended_ms.is_not(None)).order_by(None).order_by(TOKEN.c.ended_ms.desc())
-    return _read(connection, query.limit(limit))
+    return _readable(connection.execute(query.limit(limit)).mappings())
 
 
 def latest(connection: Connection, owner: Owner, token_id: str) -> TokenRow | None:
     """Read the last generation of a token; None when there never was one."""
     query = _of(Reach(owner=owner, token_id=token_id)).order_by(None).order_by(TOKEN.c.generation.desc()).limit(1)
-    rows = _read(connection, query)
-    return rows[0] if rows else None
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _row(row)
 
 
 def write(connection: Connection, row: TokenRow) -> None:
@@ -213,12 +231,36 @@ def _ending(info: TokenInfo) -> dict[str, Any]:
     }
 
 
-def _read(connection: Connection, query: Select[Any]) -> list[TokenRow]:
-    rows: Sequence[RowMapping] = connection.execute(query).mappings().all()
-    return [_row(row) for row in rows]
+def _later(owner: bytes, token_id: str) -> ColumnElement[bool]:
+    return (TOKEN.c.owner > owner) | ((TOKEN.c.owner == owner) & (TOKEN.c.token_id > token_id))
+
+
+def _readable(rows: Iterable[RowMapping]) -> list[TokenRow]:
+    found = []
+    for row in rows:
+        with contextlib.suppress(RecordInvalid):
+            found.append(_row(row))
+    return found
+
+
+_TYPES: Final = {
+    "owner": bytes,
+    "token_id": str,
+    "generation": int,
+    "key_id": bytes,
+    "key_version": int,
+    "ciphertext": bytes | None,
+    "stored_ms": int,
+    "expires_ms": int,
+    "ended_ms": int | None,
+}
+"""SQLite keeps in a column whatever somebody puts there."""
 
 
 def _row(row: RowMapping) -> TokenRow:
+    typed = all(isinstance(row[name], kind) for name, kind in _TYPES.items())
+    if not typed or not owner_parts[row["token_id"]]:
+        raise RecordInvalid("token", "a row that nobody of us wrote")
     try:
         owner = Owner.decode(row["owner"])
         ended_as = None if row["ended_as"] is None else Ended(row["ended_as"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, make_url, select, text, update
+from sqlalchemy import Connection, insert, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing, token_rows
@@ -663,6 +663,32 @@ async def test_the_scheduled_clean_up_goes_on_until_it_is_cancelled(core: CoreUn
     assert await vault.tokens() == []
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("tampered", [{"ciphertext": b""}, {"key_id": b"short"}, {"key_version": 0}], ids=str)
+async def test_no_row_that_somebody_wrote_keeps_tokens_alive(core: CoreUnderTest, tampered: dict[str, Any]) -> None:
+    later_ms = core.clock.now_us() // 1000 + HOUR_MS
+    for owner in (CRM, MAIL):
+        await core.tokens.store(owner, "access", PLANTED, expires_at_ms=later_ms, create_missing=True)
+    columns = {"integration_id": "crm", "key_id": bytes(16), "key_version": 1, "stored_ms": 1, "expires_ms": 1}
+    strangers = [
+        {"owner": CRM.encode() + b"?", "token_id": "access"},
+        *({"owner": CRM.encode(), "token_id": f"a {number}"} for number in range(CHUNK + 1)),
+    ]
+
+    def tamper(connection: Connection) -> None:
+        connection.execute(update(TOKEN).where(TOKEN.c.owner == CRM.encode()).values(**tampered))
+        for row in strangers:
+            connection.execute(insert(TOKEN).values(**columns, **row, generation=1, ciphertext=b"?"))
+
+    core.store.transaction(tamper)
+
+    assert (await core.tokens.purge_expired(dry_run=False)).tokens == ()
+    assert len(await core.tokens.tokens()) == 2
+    assert await core.tokens.invalidate_all(Reach(tenant_id="t-88"), reason=KeyReason.COMPROMISE_SUSPECTED) == 2
+    assert await core.tokens.tokens() == []
+    await core.relay()
+    assert len(core.events.only(Operation.TOKEN_INVALIDATE)) == 2
 
 
 def cut_off(store_url: str, registry: Registry, signer: Signer) -> CryptoCore:
