@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cryptocore import forking
 from cryptocore.adoption import close_chain
-from cryptocore.batch import ID_SIZE, partition_of
+from cryptocore.batch import ID_SIZE, MAX_PARTITIONS, partition_of
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.committer import Committer
 from cryptocore.entries import Entry, Form, control_entry, entry_of, new_id
@@ -84,6 +84,10 @@ class Emitter:
         background: bool = True,
         host: str | None = None,
     ) -> None:
+        if not 1 <= partitions <= MAX_PARTITIONS:
+            raise ConfigurationError(
+                f"partitions: 1 to {MAX_PARTITIONS}, since a heartbeat names every chain in a line"
+            )
         self._dir = spool_dir
         self._signer = signer
         self._transport = transport

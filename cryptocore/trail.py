@@ -46,12 +46,9 @@ class VaultCall:
         self.outcome, self.reason, self.attempts = Outcome.SUCCEEDED, None, attempts
 
     def failed(self, reason: Reason, *attempts: VaultAttempt) -> None:
-        """Say that none of these requests had it; `vault_denied` and `vault_not_found` count as denied."""
-        self.outcome = Outcome.DENIED if reason in _DENIALS else Outcome.FAILED
+        """Say that none of these requests had it; `vault_denied` counts as denied, every other reason as failed."""
+        self.outcome = Outcome.DENIED if reason is Reason.VAULT_DENIED else Outcome.FAILED
         self.reason, self.attempts = reason, attempts
-
-
-_DENIALS: Final = frozenset({Reason.VAULT_DENIED, Reason.VAULT_NOT_FOUND})
 
 
 class AuditTrail:

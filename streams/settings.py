@@ -8,6 +8,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.addresses import all_loopback
+from cryptocore.batch import MAX_PARTITIONS
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO
 
 GROWING: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO)
@@ -33,7 +34,7 @@ class Settings(BaseSettings):
     kafka_session_timeout_s: float = Field(default=15.0, ge=6)
     topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
     topic_replication: int = Field(default=1, ge=1, le=32767)
-    partitions: int = Field(default=8, ge=1, le=1024)
+    partitions: int = Field(default=8, ge=1, le=MAX_PARTITIONS)
     """Of key-events, vault-access, correlate and who; a fixed property of the generation (formats: sealed batch)."""
     generation: int = Field(default=1, ge=1, le=65535)
     app_id: str = Field(default="keytrail", pattern=r"^[A-Za-z0-9._-]{1,80}$")

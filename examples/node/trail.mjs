@@ -21,7 +21,7 @@ import { formatTime } from "./time.mjs";
 import { HOST } from "./words.mjs";
 
 const HEARTBEAT_MS = 30_000;
-const MAX_PARTITIONS = 90; // as many heads fit into a line
+const MAX_PARTITIONS = 64; // as many heads fit into a line
 const QUOTA = 64 * 1024 * 1024; // held in memory, too
 
 /** What an outcome repeats of its intent. */

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cryptocore.batch import SealedBatch
+from cryptocore.batch import MAX_PARTITIONS, SealedBatch
 from cryptocore.emitter import Emitter
-from cryptocore.errors import AuditUnavailable, EventInvalid
+from cryptocore.errors import AuditUnavailable, ConfigurationError, EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Heartbeat, KeyRef, Operation, Outcome
 from cryptocore.signing import Signer
 from cryptocore.testing import CountedIds, ManualClock, MemoryTransport
@@ -33,8 +33,7 @@ def emitter_in(directory: Path, transport: MemoryTransport, **options: object) -
         deployment=DEPLOYMENT,
         service=SERVICE,
         transport=transport,
-        partitions=3,
-        **(settings | options),  # type: ignore[arg-type]
+        **({"partitions": 3} | settings | options),  # type: ignore[arg-type]
     )
 
 
@@ -340,3 +339,9 @@ async def wait_until(reached: Callable[[], bool], timeout_s: float = 10) -> None
     while not reached():
         assert time.monotonic() < deadline, "not in time"
         await asyncio.sleep(0.005)
+
+
+def test_more_partitions_than_a_heartbeat_can_name_are_refused_at_once(tmp_path: Path) -> None:
+    assert emitter_in(tmp_path, MemoryTransport(), partitions=MAX_PARTITIONS).identity.partitions == MAX_PARTITIONS
+    with pytest.raises(ConfigurationError, match="partitions"):
+        emitter_in(tmp_path, MemoryTransport(), partitions=MAX_PARTITIONS + 1)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from cryptocore.batch import MAX_PARTITIONS
 from cryptocore.clock import rfc3339
 from cryptocore.errors import EventInvalid
 from cryptocore.events import (
@@ -534,3 +535,23 @@ def test_a_repeated_member_is_always_found(event: AuditEvent, data: st.DataObjec
 
     with pytest.raises(EventInvalid, match="repeated"):
         decode_line(twice)
+
+
+def test_a_heartbeat_of_the_most_partitions_fits_into_a_line_whatever_its_numbers() -> None:
+    heads = tuple(
+        Head(generation=65_535, partition=65_535 - number, sequence=2**53 - 1, digest="f" * 64)
+        for number in range(MAX_PARTITIONS)
+    )
+    tallies = tuple(
+        Tally(operation=operation, outcome=outcome, count=2**53 - 1) for operation in Operation for outcome in Outcome
+    )
+    heartbeat = Heartbeat(
+        id="01939f00-0000-7000-8000-000000000001",
+        at="2026-11-16T02:41:07.123456Z",
+        service="s" * 64,
+        heads=heads,
+        tallies=tallies,
+        oldest_unsent_at="2026-11-16T02:41:07.123456Z",
+    )
+
+    assert decode_line(encode_line(heartbeat)) == heartbeat

@@ -132,3 +132,22 @@ async def test_declared_purposes_hold_for_a_trail_too(tmp_path: Path) -> None:
         await trail.record(Operation.DECRYPT, owner=OWNER, key_id=KEY, actor="user:1", purpose="crm-sync")
         with pytest.raises(UnknownPurpose, match="'crm-snyc' is not declared"):
             await trail.record(Operation.DECRYPT, owner=OWNER, key_id=KEY, actor="user:1", purpose="crm-snyc")
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (Reason.VAULT_DENIED, Outcome.DENIED),
+        (Reason.VAULT_NOT_FOUND, Outcome.FAILED),
+        (Reason.VAULT_THROTTLED, Outcome.FAILED),
+        (Reason.KID_MISMATCH, Outcome.FAILED),
+    ],
+)
+async def test_only_a_vault_that_said_no_counts_as_denied(tmp_path: Path, reason: Reason, outcome: Outcome) -> None:
+    async with Trail(tmp_path) as trail:
+        with acting(actor="user:4711", purpose="crm-sync"):
+            async with trail.vault_call(Operation.UNWRAP, kek=KEK, owner=OWNER, key_id=KEY) as call:
+                call.failed(reason)
+
+    ended = trail.events.only(Operation.UNWRAP)[-1]
+    assert (ended.phase, ended.outcome, ended.reason) == (Phase.OUTCOME, outcome, reason)
