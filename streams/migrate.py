@@ -5,10 +5,11 @@ their owners, so that a worker that still runs is fenced. The mark is last, in o
 sources agent that nothing of the new generation has been read; what was interrupted before it is done again.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -18,12 +19,15 @@ from streams.messages import SOURCES, Out
 from streams.migrate_checks import inputs, members, open_chains, unread
 from streams.migrate_records import repartition
 from streams.settings import GROWING, Settings
-from streams.state import State
+from streams.state import Kind, State
 from streams.statelog import Change, Fenced, Position
 from streams.statelog_kafka import KafkaStateLog, read
 
 COMMIT: Final = 2_000
 """Records of one transaction."""
+AT_ONCE: Final = 8
+"""Partitions that are read or written together."""
+R = TypeVar("R")
 
 
 class Refused(Exception):
@@ -133,7 +137,9 @@ async def _refuse_unless_drained(
 ) -> dict[tuple[str, int], Position | None]:
     """Say everything that is missing at once."""
     await _refuse_members(settings)
-    positions = {(topic, number): await _read(settings, topic, number, State()) for topic, number in inputs(settings)}
+    places = inputs(settings)
+    found = await _together(_read(settings, topic, number, State()) for topic, number in places)
+    positions = dict(zip(places, found, strict=True))
     left = await unread(settings, positions)
     missing = list(left.unapplied)
     if not give_up:
@@ -158,35 +164,46 @@ async def _part(
     """
     async with AsyncExitStack() as stack:
         # 1
-        logs, before = [], []
-        for number in range(new.partitions):
-            log, state = _log(new, topic, number), State()
+        logs = [_log(new, topic, number) for number in range(new.partitions)]
+        left = [State() for _ in logs]
+        for log in logs:
             stack.push_async_callback(log.close)
-            await log.open(state)
-            logs.append(log)
-            before.append(state.dump().keys())
+        await _together(log.open(state) for log, state in zip(logs, left, strict=True))
         # 2
-        old, now_ms = [], 0
-        for number in range(settings.partitions):
-            state = State()
-            at = await _read(settings, topic, number, state)
-            if at != positions[topic, number]:
-                raise Refused([f"{settings.topic(topic)}/{number}: a worker ran meanwhile"])
-            old.append(state)
-            now_ms = max(now_ms, 0 if at is None else at.now_ms)
+        old = [State() for _ in range(settings.partitions)]
+        ats = await _together(_read(settings, topic, number, state) for number, state in enumerate(old))
+        moved = [number for number, at in enumerate(ats) if at != positions[topic, number]]
+        if moved:
+            raise Refused([f"{settings.topic(topic)}/{number}: a worker ran meanwhile" for number in moved])
         # 3
-        start = Position(applied=0, indexed=0, now_ms=now_ms)
-        count = 0
-        for log, left, state in zip(logs, before, repartition(topic, old, new.partitions), strict=True):
-            records = state.dump()
-            count += len(records)
-            await _write(log, [*((key, None) for key in left - records.keys()), *records.items()], start)
+        start = Position(applied=0, indexed=0, now_ms=max(0 if at is None else at.now_ms for at in ats))
+        fresh = repartition(topic, old, new.partitions)
+        await _together(_write(*one, start) for one in zip(logs, left, fresh, strict=True))
+        count = sum(state.count(kind) for state in fresh for kind in Kind)
     progress(f"{new.state_topic(topic)}: {count} records on {new.partitions} partitions")
 
 
-async def _write(log: KafkaStateLog, changes: Sequence[Change], position: Position) -> None:
+async def _write(log: KafkaStateLog, left: State, fresh: State, position: Position) -> None:
+    records = fresh.dump()
+    too_much = left.dump().keys() - records.keys()
+    changes: list[Change] = [*((key, None) for key in too_much), *records.items()]
     for start in range(0, max(1, len(changes)), COMMIT):
         await log.commit(changes[start : start + COMMIT], position, [])
+
+
+async def _together(jobs: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """Do some at a time: most of it is waiting for the broker."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(job: Coroutine[Any, Any, R]) -> R:
+        async with room:
+            return await job
+
+    done = await asyncio.gather(*map(one, jobs), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]
 
 
 async def _read(settings: Settings, topic: str, number: int, state: State) -> Position | None:

@@ -13,7 +13,6 @@ from heapq import nlargest
 from math import gcd
 from typing import Final, TypeVar
 
-from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from streams import keys, twins, who
@@ -190,7 +189,8 @@ def _both_watched(one: _Watch, other: _Watch) -> _Watch:
     return _Watch(dict(sorted({**one.due, **other.due}.items())))
 
 
-# vault-access: feeds hash as Kafka's producers do, others may have their own way
+# vault-access: feeds hash as Kafka's producers do, others may have their own way. So a finding stays where it was; its
+# next hit may begin another run of hits, of the same alert.
 
 
 def _seen(move: _Move, place: int, ident: bytes) -> None:
@@ -215,19 +215,6 @@ def _both_told(one: twins.Told, other: twins.Told) -> twins.Told:
         own_us=sorted(nlargest(twins.MAX_TIMES, one.own_us + other.own_us)),
         activity_us=sorted(nlargest(twins.MAX_TIMES, one.activity_us + other.activity_us)),
     )
-
-
-def _vault_finding(move: _Move, place: int, ident: bytes) -> None:
-    known = move.old[place].get(Kind.FINGERPRINT, ident, OpenFinding)
-    assert known is not None
-    key = known.finding.key.encode()
-    home = _murmur(key, len(move.new)) if _murmur(key, len(move.old)) == place else place
-    move.merge(home, Kind.FINGERPRINT, ident, known, _later)
-
-
-def _murmur(key: bytes, count: int) -> int:
-    """The partition that a Kafka producer chooses, as feeds do."""
-    return (int(murmur2(key)) & 0x7FFFFFFF) % count
 
 
 # correlate
@@ -322,7 +309,7 @@ _RULES: Final[Mapping[str, Mapping[Kind, _Rule]]] = {
     },
     VAULT_ACCESS: {
         Kind.SEEN: _seen,
-        Kind.FINGERPRINT: _vault_finding,
+        Kind.FINGERPRINT: _stay(Kind.FINGERPRINT),
         Kind.METER: _vault_meter,
     },
     CORRELATE: {

@@ -42,8 +42,7 @@ decode = msgspec.json.Decoder(Rejected).decode
 
 def document_id(message: Message) -> str:
     """The id of the message's document, for the evidence of a finding."""
-    generation = "" if message.generation == 1 else f".g{message.generation}"
-    return f"{message.topic}{generation}/{message.partition}/{message.offset}"
+    return documents.rejected_id(message)
 
 
 def reject(  # noqa: PLR0917 - the parts of one sentence, in its order

@@ -212,9 +212,15 @@ def alert_document(alert: Mapping[str, Any] | Struct, revision: int, state_key: 
     return Document(DocKind.ALERT, fields["alert_id"], _encode(document), None, revision, state_key)
 
 
+def rejected_id(message: Message) -> str:
+    """Name the document by its message's place; offsets begin anew with each generation of a topic."""
+    generation = "" if message.generation == 1 else f".g{message.generation}"
+    return f"{message.topic}{generation}/{message.partition}/{message.offset}"
+
+
 def rejected_document(message: Message, finding: str, field: str, problem: str) -> Document:
     """Build the document of a message that no step could take: its place and the reason, not its content."""
-    ident = f"{message.topic}/{message.partition}/{message.offset}"
+    ident = rejected_id(message)
     document = {
         "@timestamp": rfc3339_ms(message.append_ms),
         "id": ident,

@@ -391,7 +391,7 @@ def test_no_finding_is_lost(topic: str, counts: tuple[int, int], found: list[tup
     for number, (fingerprint, key) in enumerate(found):
         old[number % counts[0]].put(Kind.FINGERPRINT, fingerprint, _open(key))
 
-    new = repartition(topic, old, counts[1])
+    new = repartition(topic, [reloaded(state) for state in old], counts[1])
 
     held = {ident for state in new for ident in state.idents(Kind.FINGERPRINT)}
     assert held == {fingerprint for fingerprint, _ in found}
