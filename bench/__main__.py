@@ -1,38 +1,60 @@
-"""`make bench [ARGS='core demo']`: run the benchmarks, print a table, write bench/out/results.json."""
+"""`make bench [ARGS='core demo']`: run the benchmarks, print a table, write bench/out/results.json.
+
+`scale` stands for all that docs/capacity.md is made of, less `worker`. `capacity [--write PAGE]` measures nothing: it
+fills that page from the last results. What a run measures replaces what earlier runs of the same benchmarks left.
+"""
 
 import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench import capacity
 from bench.result import Result
 
-ALL = ("core", "keys", "rewrap", "vault", "worker", "demo")
+SCALE = ("latency", "two", "recovery", "memory", "sizes")
+ALL = ("core", "keys", "rewrap", "vault", "worker", *SCALE, "demo")
 OUT = Path(__file__).parent / "out" / "results.json"
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in ALL]
+    if names[:1] == ["capacity"]:
+        return capacity.main(names[1:], _rows())
+    wanted = [one for name in names or ALL for one in (SCALE if name == "scale" else (name,))]
+    unknown = [name for name in wanted if name not in ALL]
     if unknown:
-        sys.stderr.write(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(ALL)}\n")
+        there = ", ".join((*ALL, "scale", "capacity"))
+        sys.stderr.write(f"no such benchmark: {', '.join(unknown)}; there are {there}\n")
         return 2
     console = Console()
     results: list[Result] = []
-    for name in names or ALL:
+    for name in wanted:
         console.print(f"[dim]bench {name} …[/]")
-        results += importlib.import_module(f"bench.bench_{name}").run()
+        measured: list[Result] = importlib.import_module(f"bench.bench_{name}").run()
+        results += measured
+        _keep(name, measured)
     console.print(_table(results))
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([_row(each) for each in results], indent=2) + "\n")
     return 0
 
 
-def _row(result: Result) -> dict[str, str | float | int | None]:
+def _keep(name: str, measured: list[Result]) -> None:
+    """Put what was measured in place of what this benchmark left before."""
+    rows = [row for row in _rows() if row.get("bench") != name and row["name"] not in {one.name for one in measured}]
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps([*rows, *(_row(each, name) for each in measured)], indent=2) + "\n")
+
+
+def _rows() -> list[dict[str, Any]]:
+    return list(json.loads(OUT.read_text())) if OUT.exists() else []
+
+
+def _row(result: Result, bench: str) -> dict[str, str | float | int | None]:
     fields = ("name", "value", "unit", "baseline_name", "baseline", "ratio", "n")
-    return {field: getattr(result, field) for field in fields}
+    return {field: getattr(result, field) for field in fields} | {"bench": bench}
 
 
 def _table(results: list[Result]) -> Table:

@@ -10,35 +10,28 @@ into the same server, warmed. Broker, server and worker share the machine.
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 from uuid import uuid4
 
 import faust
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from elasticsearch import AsyncElasticsearch
 
 from alerts.thresholds import Limits
 from bench.result import Result
 from bench.sealed_load import PARTITIONS, Load
+from bench.worker_process import StubIndex
+from bench.workers import deployment, remember_keys, send, serving, until
 from cryptocore.clock import SystemClock
-from streams import topics
 from streams.index.elastic import ElasticIndex
-from streams.index.port import Document, EventIndex, Refused
+from streams.index.port import Document, EventIndex
 from streams.messages import KEY_EVENTS, Effects, Message
 from streams.pipeline import steps
 from streams.process import Worker
-from streams.settings import Settings
-from streams.state import Kind, State
-from streams.statelog import Position
-from streams.statelog_kafka import KafkaStateLog
+from streams.state import State
 from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer
-from tests.servers.process import Server
 
 BATCHES = 480
 KEYS = 2_000
@@ -46,29 +39,8 @@ SMALL = {50: 2_000, 5: 6_000, 1: 8_000}
 """Events a message, and how many messages."""
 MANY_KEYS = 1_000_000
 MANY_BATCHES = 200
-RECORDS_A_COMMIT = 20_000
 BASELINE_MESSAGES = 60_000
 BULK = 2_000
-
-
-class NoIndex:
-    """The stubbed sink: takes everything, keeps nothing."""
-
-    async def ensure(self) -> None:
-        return
-
-    async def write(self, documents: Sequence[Document]) -> list[Refused]:
-        del documents
-        return []
-
-    async def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        return []
-
-    async def count_by(self, *_: Any, **__: Any) -> dict[tuple[str, ...], int]:
-        return {}
-
-    async def close(self) -> None:
-        return
 
 
 def run() -> list[Result]:
@@ -76,7 +48,7 @@ def run() -> list[Result]:
     load = Load(batches=BATCHES, keys=KEYS)
     with serving(KafkaServer) as kafka:
         plain = asyncio.run(plain_agent(kafka, load.lines[:BASELINE_MESSAGES]))
-        stub = asyncio.run(worker(kafka, load, NoIndex()))
+        stub = asyncio.run(worker(kafka, load, StubIndex()))
         others = [*_small_messages(kafka, plain), *_many_keys(kafka, plain)]
         with serving(ElasticsearchServer) as url:
             ready = asyncio.run(ready_bulks(url, load))
@@ -91,13 +63,13 @@ def run() -> list[Result]:
 def _small_messages(kafka: str, plain: float) -> Iterator[Result]:
     for size, batches in SMALL.items():
         load = Load(batches=batches, keys=KEYS, events_a_batch=size)
-        yield _beside_plain(f"worker_stub_{size}", asyncio.run(worker(kafka, load, NoIndex())), load.events, plain)
+        yield _beside_plain(f"worker_stub_{size}", asyncio.run(worker(kafka, load, StubIndex())), load.events, plain)
 
 
 def _many_keys(kafka: str, plain: float) -> Iterator[Result]:
     for name, zipf in (("uniform", False), ("zipf", True)):
         load = Load(batches=MANY_BATCHES, keys=MANY_KEYS, told=False, zipf=zipf)
-        measured = asyncio.run(worker(kafka, load, NoIndex()))
+        measured = asyncio.run(worker(kafka, load, StubIndex()))
         yield _beside_plain(f"worker_stub_1m_{name}", measured, load.events, plain)
     yield Result("worker_restore_1m", measured.restore_s, "s", MANY_KEYS)
 
@@ -113,28 +85,18 @@ class Measured(NamedTuple):
     restore_s: float
 
 
-@contextmanager
-def serving(server: type[Server]) -> Iterator[str]:
-    with server() as started:
-        yield started.address
-
-
 async def worker(kafka: str, load: Load, index: EventIndex) -> Measured:
     """Run one worker from its first batch to the last document."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            kafka_bootstrap=kafka, topic_prefix=f"b{uuid4().hex[:8]}.", partitions=PARTITIONS, data_dir=Path(folder)
-        )
-        await topics.ensure(settings)
+    async with deployment(kafka) as settings:
         if not load.told:
-            await _remember_keys(settings, load)
-        await _send(
+            await remember_keys(settings, load)
+        await send(
             kafka,
             settings.topic(KEY_EVENTS),
             [(number, batch.value, batch.headers()) for number, batch in load.batches],
         )
         await index.ensure()
-        began = time.perf_counter()
+        began = time.monotonic()
         running = Worker(settings, steps(load.registry, Limits()), index, die=_die)
         await running.start()
         shell = running.shell
@@ -142,33 +104,12 @@ async def worker(kafka: str, load: Load, index: EventIndex) -> Measured:
         def applied() -> int:
             return sum(owner.applied for (topic, _), owner in shell.owners.items() if topic == KEY_EVENTS)
 
-        taken_over = await _until(lambda: bool(shell.owners))
-        first = await _until(lambda: applied() > 0)
+        taken_over = await until(lambda: bool(shell.owners))
+        first = await until(lambda: applied() > 0)
         skipped = applied()
-        end = await _until(lambda: applied() == len(load.batches) and not running.writer.held)
+        end = await until(lambda: applied() == len(load.batches) and not running.writer.held)
         await running.stop()
     return Measured(load.events * (1 - skipped / len(load.batches)) / (end - first), taken_over - began)
-
-
-async def _remember_keys(settings: Settings, load: Load) -> None:
-    """Write the state of keys that the load does not tell of, as a worker before this one would have."""
-    for partition in range(PARTITIONS):
-        log = KafkaStateLog(
-            transactional_id=f"bench.{settings.topic_prefix}{partition}",
-            topic=settings.state_topic(KEY_EVENTS),
-            partition=partition,
-            partitions=settings.topic_partitions,
-            full_name=settings.topic,
-            connection=settings.kafka_connection(),
-        )
-        await log.open(State())
-        histories = load.histories(partition)
-        while chunk := list(islice(histories, RECORDS_A_COMMIT)):
-            state = State()
-            for ident, history in chunk:
-                state.put(Kind.KEY, ident, history)
-            await log.commit(state.cut(), Position(applied=0, indexed=0, now_ms=0), [])
-        await log.close()
 
 
 async def plain_agent(kafka: str, lines: Sequence[bytes]) -> float:
@@ -178,7 +119,7 @@ async def plain_agent(kafka: str, lines: Sequence[bytes]) -> float:
     await admin.start()
     await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
     await admin.close()
-    await _send(kafka, topic, [(number % PARTITIONS, line, []) for number, line in enumerate(lines)])
+    await send(kafka, topic, [(number % PARTITIONS, line, []) for number, line in enumerate(lines)])
     seen = 0
     with tempfile.TemporaryDirectory() as folder:
         app = faust.App(
@@ -200,16 +141,16 @@ async def plain_agent(kafka: str, lines: Sequence[bytes]) -> float:
 
         app.finalize()
         await app.start()
-        first = await _until(lambda: seen > 0)
+        first = await until(lambda: seen > 0)
         skipped = seen
-        end = await _until(lambda: seen == len(lines))
+        end = await until(lambda: seen == len(lines))
         await app.stop()
     return (len(lines) - skipped) / (end - first)
 
 
 async def ready_bulks(url: str, load: Load) -> float:
     """Documents a second of a client that does nothing but send, after as many to warm the server."""
-    bodies = [_bulk(documents) for documents in _documents(load)]
+    bodies = [_bulk(documents) for documents in documents_of(load)]
     index = ElasticIndex.connect([url], prefix="ready", replicas=0)
     await index.ensure()
     await index.close()
@@ -228,7 +169,7 @@ async def ready_bulks(url: str, load: Load) -> float:
     return load.events / took
 
 
-def _documents(load: Load) -> Iterator[list[Document]]:
+def documents_of(load: Load) -> Iterator[list[Document]]:
     """The documents a worker makes of the load, in bulks."""
     make = steps(load.registry, Limits())[KEY_EVENTS]
     made = {number: make(number) for number in range(PARTITIONS)}
@@ -254,30 +195,5 @@ def _bulk(documents: Sequence[Document]) -> bytes:
     )
 
 
-async def _send(kafka: str, topic: str, messages: Sequence[tuple[int, bytes, Any]]) -> None:
-    producer = AIOKafkaProducer(
-        bootstrap_servers=kafka, linger_ms=5, max_batch_size=512 * 1024, max_request_size=2 * 1024 * 1024
-    )
-    await producer.start()
-    waiting = [
-        await producer.send(topic, value, partition=partition, headers=headers)
-        for partition, value, headers in messages
-    ]
-    await asyncio.gather(*waiting)
-    await producer.stop()
-
-
-async def _until(true: Callable[[], bool]) -> float:
-    async with asyncio.timeout(180):
-        while not true():  # noqa: ASYNC110 - a clock looks
-            await asyncio.sleep(0.002)
-    return time.perf_counter()
-
-
 def _die(reason: str) -> NoReturn:
     raise RuntimeError(reason)
-
-
-if __name__ == "__main__":
-    for result in run():
-        print(f"{result.name}: {result.value:,.0f} {result.unit}, baseline {result.baseline:,.0f}, {result.ratio:.2f}")

@@ -8,10 +8,12 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+import msgspec
+
 from alerts.thresholds import Limits
 from cryptocore.batch import NO_PREVIOUS, SealedBatch, partition_of, seal_batch
 from cryptocore.clock import SystemClock, rfc3339
-from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase, decode_line, encode_line
+from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase, Reason, decode_line, encode_line
 from cryptocore.keys import KeyState
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
@@ -33,7 +35,9 @@ _NO_ACTOR = "user:?"
 class Load:
     """Sealed batches of one service, by partition: first the keys' lives begin if they are `told`, then come uses.
 
-    `zipf`: in each partition the n-th key is used 1/n as often as the first; otherwise all alike.
+    `zipf`: in each partition the n-th key is used 1/n as often as the first; otherwise all alike. `planted`: so many
+    keys have been revoked, and somebody asks for each of them once, spread evenly over the uses; `plants` says in which
+    batch. `every_us`: the time from event to event. `actors`: who uses the keys.
     """
 
     def __init__(
@@ -44,17 +48,23 @@ class Load:
         events_a_batch: int = EVENTS_A_BATCH,
         told: bool = True,
         zipf: bool = False,
+        planted: int = 0,
+        every_us: int = 50,
+        actors: int = 5_000,
         seed: int = 7,
     ) -> None:
         self.signer = Signer.generate()
         self._draw = random.Random(seed)
         self._now_us = SystemClock().now_us()
         self._heads: dict[int, tuple[int, bytes]] = {}
+        self._every_us = every_us
+        self._actors = actors
         self._use_line = _use_line()
         self.batches: list[tuple[int, SealedBatch]] = []
         self.events = 0
         self.told = told
         self.lines: list[bytes] = []
+        self.plants: dict[int, str] = {}
         self.keys: dict[int, list[str]] = {number: [] for number in range(PARTITIONS)}
         for _ in range(keys):
             key = self._draw.randbytes(16)
@@ -65,10 +75,20 @@ class Load:
             number: list(accumulate(1 / rank if zipf else 1.0 for rank in range(1, len(idents) + 1)))
             for number, idents in self.keys.items()
         }
+        revoked = [self._revoke(number % PARTITIONS) for number in range(planted)]
+        self.uses_from = len(self.batches)
         for number in range(batches):
             partition = number % PARTITIONS
             used = self._draw.choices(self.keys[partition], cum_weights=weights[partition], k=events_a_batch)
-            self._seal(partition, [self._use(ident) for ident in used])
+            lines = [self._use(ident) for ident in used]
+            if (
+                revoked
+                and number >= batches * len(self.plants) / planted
+                and partition == len(self.plants) % PARTITIONS
+            ):
+                ident = self.plants[len(self.batches)] = revoked[len(self.plants)]
+                lines[-1] = self._refused(ident)
+            self._seal(partition, lines)
 
     @property
     def registry(self) -> Registry:
@@ -114,6 +134,22 @@ class Load:
         event = _event(ident, Operation(operation), 1 if made else 2, state, self._id(), self._time())
         return encode_line(event)
 
+    def _revoke(self, partition: int) -> str:
+        """Revoke a key that nobody else uses."""
+        ident = self._draw.randbytes(16)
+        while partition_of(ident, PARTITIONS) != partition:
+            ident = self._draw.randbytes(16)
+        key = ident.hex()
+        lines = [self._begin(key, "create"), self._begin(key, "activate")]
+        event = _event(key, Operation.REVOKE, 3, KeyState.REVOKED, self._id(), self._time())
+        self._seal(partition, [*lines, encode_line(msgspec.structs.replace(event, reason=Reason.OPERATOR))])
+        return key
+
+    def _refused(self, ident: str) -> bytes:
+        event = _event(ident, Operation.DECRYPT, 3, KeyState.REVOKED, self._id(), self._time())
+        refused = msgspec.structs.replace(event, outcome=Outcome.DENIED, reason=Reason.KEY_STATE)
+        return encode_line(refused)
+
     def _use(self, ident: str) -> bytes:
         """A line as `encode_line` writes it, without its checks: a load has hundreds of thousands."""
         return self._use_line % (
@@ -122,7 +158,7 @@ class Load:
             self._time().encode(),
             ident.encode(),
             _tenant(ident).encode(),
-            b"user:%d" % self._draw.randrange(5_000),
+            b"user:%d" % self._draw.randrange(self._actors),
         )
 
     def _id(self) -> str:
@@ -130,7 +166,7 @@ class Load:
         return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
 
     def _time(self) -> str:
-        self._now_us += 50
+        self._now_us += self._every_us
         return rfc3339(self._now_us)
 
     def _seal(self, partition: int, lines: Sequence[bytes]) -> None:
