@@ -27,12 +27,19 @@ if TYPE_CHECKING:
         KeyUnavailable,
         Misuse,
     )
+    from cryptocore.incident_facts import Incident
+    from cryptocore.incidents import Incidents
     from cryptocore.keyinfo import KeyInfo
     from cryptocore.keys import KeyReason, KeyState
     from cryptocore.registry import Registry
+    from cryptocore.rotations import Rotation, RotationStep
+    from cryptocore.rows import Row
     from cryptocore.settings import CoreSettings
     from cryptocore.signing import Signer
     from cryptocore.store import KeyStore
+    from cryptocore.terms import Classification, IncidentKind
+    from cryptocore.token_rows import Reach, TokenInfo
+    from cryptocore.tokens import TokenVault
     from cryptocore.trail import AuditTrail
 
 __all__ = [
@@ -40,6 +47,7 @@ __all__ = [
     "AuditTrail",
     "AuditUnavailable",
     "CacheLimits",
+    "Classification",
     "CoreError",
     "CoreSettings",
     "CryptoCore",
@@ -47,6 +55,9 @@ __all__ = [
     "Denied",
     "Emitter",
     "Failed",
+    "Incident",
+    "IncidentKind",
+    "Incidents",
     "KeyInfo",
     "KeyReason",
     "KeyRecordRollback",
@@ -55,24 +66,40 @@ __all__ = [
     "KeyUnavailable",
     "Misuse",
     "Owner",
+    "Reach",
     "Registry",
+    "Rotation",
+    "RotationStep",
+    "Row",
     "Signer",
+    "TokenInfo",
+    "TokenVault",
     "acting",
 ]
 
 _HOMES = {
     "AuditTrail": "trail",
     "CacheLimits": "cache",
+    "Classification": "terms",
     "CoreSettings": "settings",
     "CryptoCore": "core",
     "Emitter": "emitter",
+    "Incident": "incident_facts",
+    "IncidentKind": "terms",
+    "Incidents": "incidents",
     "KeyInfo": "keyinfo",
     "KeyReason": "keys",
     "KeyState": "keys",
     "KeyStore": "store",
     "Owner": "envelope",
+    "Reach": "token_rows",
     "Registry": "registry",
+    "Rotation": "rotations",
+    "RotationStep": "rotations",
+    "Row": "rows",
     "Signer": "signing",
+    "TokenInfo": "token_rows",
+    "TokenVault": "tokens",
     "acting": "context",
 }
 

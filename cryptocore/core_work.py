@@ -68,7 +68,7 @@ class WorkCare(RotationCare):
             self.parts.lifecycle.revisions.check_signer()
             kek_version = await self.parts.lifecycle.wraps.current_version(self.parts.keyring.wrapper(target))
         except Refusal as refusal:
-            raise refusal.public() from None
+            return await self.parts.relay.refuse(Operation.REWRAP, subject, refusal)
         run = Rewrap(
             self.parts,
             alias=alias,

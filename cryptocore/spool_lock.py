@@ -66,6 +66,21 @@ def spools_of(directory: Path, service: str) -> list[Path]:
     return sorted(path for path in found if path.name.rsplit(".", 2)[0] == service)
 
 
+def is_held(path: Path) -> bool:
+    """Say whether a process holds the spool at `path`; nothing is made or kept, a hold of ours is over at once."""
+    try:
+        descriptor = os.open(path.with_suffix(_LOCK_SUFFIX), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_same(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

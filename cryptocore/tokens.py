@@ -25,6 +25,7 @@ from cryptocore.wrapping import Secret
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
+    from cryptocore.parts import Parts
 
 LOOK_AGAIN_S: Final = 0.1
 """After so long between reading a row and opening its value, as when the vault was asked, the row is read again."""
@@ -39,9 +40,18 @@ class TokenVault:
 
     def __init__(self, core: "CryptoCore") -> None:
         self._core = core
-        self._parts = core.parts
-        self._endings = Endings(core.parts)
-        self._monotonic = core.parts.clock.monotonic
+
+    @property
+    def _parts(self) -> "Parts":
+        """The core's parts as they are now: after a fork they are others."""
+        return self._core.parts
+
+    @property
+    def _endings(self) -> Endings:
+        return Endings(self._core.parts)
+
+    def _monotonic(self) -> float:
+        return self._core.parts.clock.monotonic()
 
     async def store(
         self,
@@ -269,7 +279,12 @@ class TokenVault:
     async def _write(
         self, operation: Operation, row: TokenRow, subject: Subject, *, before: TokenRow | None = None
     ) -> None:
-        """Write a generation and its event; the one before ends in the same transaction, if it lives."""
+        """Write a generation and its event; the one before ends in the same transaction, if it lives.
+
+        Raises:
+            ConfigurationError: the signer has not the role keys, so that no relay would believe the event.
+        """
+        self._parts.lifecycle.revisions.check_signer()
         reason = Reason.TOKEN_REGENERATED if operation is Operation.TOKEN_REGENERATE else None
         about = subject.about(self._key(bytes.fromhex(row.info.key_id), row.info.key_version))
         event = self._parts.audit.event(operation, about, outcome=Outcome.SUCCEEDED, reason=reason)

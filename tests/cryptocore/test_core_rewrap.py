@@ -12,7 +12,7 @@ from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
 from cryptocore.cursors import Progress
 from cryptocore.envelope import Owner
-from cryptocore.errors import AccessDenied, ConfigurationError, KeyUnavailable
+from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.rotation_tables import WORK_CURSOR
@@ -241,6 +241,14 @@ async def test_without_the_store_nothing_begins(core: CoreUnderTest) -> None:
     core.store.transaction(lambda connection: connection.exec_driver_sql("DROP TABLE key_version"))
     with pytest.raises(KeyUnavailable):
         await core.rewrap(**ADMIN)
+
+
+async def test_a_rewrap_of_a_kek_that_nobody_configured_is_refused_and_told(core: CoreUnderTest) -> None:
+    with pytest.raises(CoreError):
+        await core.rewrap("somebody-elses", **ADMIN)
+
+    [event] = core.events.only(Operation.REWRAP)
+    assert (event.outcome, event.reason, event.actor) == (Outcome.FAILED, Reason.VAULT_NOT_FOUND, ADMIN["actor"])
 
 
 def test_two_stores_share_one_cursor(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cryptocore import CryptoCore, Signer, acting
+from cryptocore.clock import SystemClock
 from cryptocore.errors import AuditUnavailable
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation
 from cryptocore.spool_lock import SpoolLock, spools_of
@@ -92,6 +93,22 @@ def test_a_child_that_is_killed_leaves_its_spool_to_the_next_process(tmp_path: P
 
     assert actors_in(tmp_path, SIGNER)["job:child"] == 1
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_vault_of_tokens_made_before_the_fork_keeps_and_gives_tokens_in_the_child(tmp_path: Path) -> None:
+    core = local_core(tmp_path, SIGNER)
+    vault = core.tokens
+    encrypt(core, "job:parent", create_missing=True)
+
+    def work() -> None:
+        with acting(actor="job:child", purpose="store-token"):
+            later_ms = SystemClock().now_us() // 1000 + 3_600_000
+            core.sync.run(vault.store(OWNER, "access", b"token", expires_at_ms=later_ms))
+            assert core.sync.run(vault.use(OWNER, "access")) == b"token"
+        core.sync.close()
+
+    in_child(work)
+    core.sync.close()
 
 
 def test_forked_while_other_threads_work_no_event_is_lost_or_doubled(tmp_path: Path) -> None:

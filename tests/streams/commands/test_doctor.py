@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,9 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from cryptocore.clock import SystemClock, rfc3339
+from cryptocore.spool_lock import SpoolLock, spool_path
+from cryptocore.store_engine import StoreOptions
+from cryptocore.store_migration import migrate
 from cryptocore.testing import ManualClock
 from streams import topics
 from streams.commands.terminal import NOT_ALL_WELL
@@ -179,3 +183,69 @@ def test_a_spool_in_memory_is_told_apart_from_one_on_a_disk(tmp_path: Path) -> N
     assert service.file_system(tmp_path) not in {"tmpfs", "ramfs"} or tmp_path.is_relative_to("/dev/shm")
     if memory.exists():
         assert service.file_system(memory) == "tmpfs"
+
+
+def test_spools_that_nobody_adopts_are_a_warning_after_an_hour_and_those_in_use_are_not(tmp_path: Path) -> None:
+    lock = SpoolLock.take(spool_path(tmp_path, "billing", b"\x01" * 16))
+    assert lock is not None
+    for number in (1, 2, 3):
+        spool_path(tmp_path, "billing", bytes([number]) * 16).touch()
+    now_s = spool_path(tmp_path, "billing", b"\x02" * 16).stat().st_mtime
+    os.utime(spool_path(tmp_path, "billing", b"\x02" * 16), (now_s - 7_300, now_s - 7_300))
+
+    area = Area("service")
+    service.orphans(area, tmp_path, "billing", now_s=now_s + 1)
+    service.orphans(area, tmp_path, "mailer", now_s=now_s + 1)
+    lock.release()
+
+    old, none = area.findings
+    assert (old.verdict, none.verdict) == (Verdict.WARNING, Verdict.OK)
+    assert old.says.startswith("1 of processes that are gone")
+    assert old.says.endswith("for 2 h")
+    assert "keytrail drain" in old.do
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".spool", ".spool", ".spool"]
+
+
+def test_spools_left_a_moment_ago_are_not_yet_a_warning(tmp_path: Path) -> None:
+    path = spool_path(tmp_path, "billing", b"\x01" * 16)
+    path.touch()
+    area = Area("service")
+
+    service.orphans(area, tmp_path, "billing", now_s=path.stat().st_mtime + 60)
+
+    [found] = area.findings
+    assert found.verdict is Verdict.OK
+    assert "less than an hour" in found.says
+
+
+def test_a_key_store_in_sqlite_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    found = service.key_store(f"sqlite:///{tmp_path / 'keys.sqlite'}", StoreOptions())
+
+    assert [(one.subject, one.verdict) for one in found] == [("key store: file", Verdict.OK)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_store_in_postgresql_that_was_never_migrated_is_wrong_and_says_what_to_do(postgres_url: str) -> None:
+    found = service.key_store(postgres_url, StoreOptions(allow_plaintext=True))
+
+    [schema] = [one for one in found if one.subject == "key store: schema"]
+    assert schema.verdict is Verdict.WRONG
+    assert "keytrail store migrate" in schema.do
+
+
+def test_a_key_store_in_postgresql_shows_schema_triggers_roles_and_clock(postgres_url: str) -> None:
+    migrate(postgres_url)
+
+    found = {one.subject: one for one in service.key_store(postgres_url, StoreOptions(allow_plaintext=True))}
+
+    well = {"key store: schema", "key store: triggers", "key store: grants", "key store: clock"}
+    assert {found[subject].verdict for subject in well} == {Verdict.OK}
+    assert found["key store: user"].verdict is Verdict.WRONG  # who migrates owns the tables; services have their own
+    assert "GRANT" in found["key store: user"].do
+
+
+def test_an_address_that_is_no_key_store_is_wrong_and_its_password_is_not_said() -> None:
+    [found] = service.key_store("mysql://billing:hunter2@db/keys", StoreOptions())
+
+    assert found.verdict is Verdict.WRONG
+    assert "hunter2" not in repr(found)
