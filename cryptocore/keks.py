@@ -423,6 +423,8 @@ class Keks:
             bundle = await vault.administer("GET", f"keys/{vault.name}", None, call_ids=vault.draw_call_ids())
             return present(bundle.document, await versions_of(vault))
         except VaultCallFailed as failed:
+            if failed.reason is Reason.VAULT_DENIED:
+                return await self._unshown(vault, failed)
             if failed.reason is not Reason.VAULT_NOT_FOUND:
                 raise _not_seen(vault, failed) from None
         try:
@@ -432,6 +434,16 @@ class Keks:
                 raise _not_seen(vault, failed) from None
             return KekState(KekPresence.ABSENT)
         return deleted(gone.document)
+
+    async def _unshown(self, vault: KekVault, refused: VaultCallFailed) -> KekState:
+        """Go by the list of versions where the vault does not show the newest one, which may be disabled."""
+        try:
+            versions = await versions_of(vault)
+        except VaultCallFailed:
+            versions = ()
+        if not versions:
+            raise _not_seen(vault, refused) from None
+        return KekState(KekPresence.PRESENT, current=versions[-1].version, versions=versions)
 
     async def _present(self, vault: KekVault, alias: str) -> KekState:
         state = await self._state(vault)

@@ -15,6 +15,7 @@ from cryptocore.events import Operation
 from cryptocore.inventory import Inventory
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.records import KeyRecord
+from cryptocore.registry import Registry
 from cryptocore.store import KeyVersion, StoreConflict
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ class Told:
 
     Attributes:
         digest: SHA-256 of the event's line, where the trail still has its bytes.
-        suspect: its sender's signer was in other hands by then.
+        told_ms: when the monitor's log took the event, by the broker's clock.
+        suspect: the monitor knew by then that its sender's signer was in other hands.
     """
 
     revision: int
     state: KeyState | None
     digest: bytes | None
+    told_ms: int
     suspect: bool = False
 
 
@@ -117,7 +120,7 @@ class Resign:
         if self._trail is None:
             return None
         told = await self._trail.newest(version.key_id.hex(), version.number)
-        return _disagreement(version.record, told)
+        return _disagreement(version.record, told, self._parts.registry)
 
     async def _signed(self, version: KeyVersion) -> str | None:
         parts = self._parts
@@ -132,12 +135,13 @@ class Resign:
         return None
 
 
-def _disagreement(record: KeyRecord, told: Told | None) -> str | None:
-    """Say in what the trail and a record differ."""
+def _disagreement(record: KeyRecord, told: Told | None, registry: Registry) -> str | None:
+    """Say in what the trail and a record differ; a record dates itself, the broker dates the event."""
     if told is None:
         return "the trail knows nothing of it"
-    if told.suspect:
-        return "the trail's word of it came when its sender's signer was in other hands"
+    signer = registry.get(record.signer_id)
+    if told.suspect or signer is None or signer.suspect(told.told_ms):
+        return "its event came when its signer's key was in other hands"
     if told.revision != record.revision:
         return f"the trail knows revision {told.revision}, the store shows {record.revision}"
     if told.state not in (None, record.state):

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cryptocore.clock import parse_rfc3339
 from cryptocore.errors import EventInvalid
 from cryptocore.event_lines import AuditEvent
 from cryptocore.events import as_written, decode_line
@@ -53,6 +54,7 @@ class IndexTrail:
             revision=revision,
             state=None if state is None else KeyState(state),
             digest=_digest(said.get("line")),
+            told_ms=parse_rfc3339(said["appended_at"]) // 1000,
             suspect=bool(said.get("suspect")),
         )
 

@@ -244,7 +244,7 @@ def blast_radius(
 
     with index_answers(index), core_answers():
         radius, found = ask(read)
-    print_radius(radius, as_json=as_json)
+    print_radius(radius, as_json=as_json, more={"depends": not found.none, "dependence": str(found)})
     if not as_json:
         console.print(f"By all signed records: {found}.", markup=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import typer
 
-from streams.commands import keys_acts, keys_destroy, keys_look, keys_work
+from streams.commands import keys_acts, keys_destroy, keys_look, keys_rotation, keys_work
 
 keys = typer.Typer(help="The life of keys (docs/keys.md).", no_args_is_help=True)
 
@@ -30,4 +30,5 @@ _COMMANDS: Final[dict[str, Callable[..., Any]]] = {
 }
 for name, command in _COMMANDS.items():
     keys.command(name)(command)
+keys.add_typer(keys_rotation.rotation, name="rotation")
 keys.add_typer(keys_destroy.destroy, name="destroy")

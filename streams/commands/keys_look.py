@@ -1,5 +1,6 @@
 """`keytrail keys`, to look: which keys there are, what became of one, what hangs on it, what is late."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -195,8 +196,8 @@ def overdue(
 _LATE = ("since", "kind", "subject", "owner", "team", "what")
 
 
-def print_radius(found: "BlastRadius", *, as_json: bool) -> None:
-    """Print what hangs on a key or a KEK."""
+def print_radius(found: "BlastRadius", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """Print what hangs on a key or a KEK; `more` goes into the JSON."""
     from cryptocore.compromise import owner_name
 
     keys = [
@@ -216,7 +217,9 @@ def print_radius(found: "BlastRadius", *, as_json: bool) -> None:
     owners = [owner_name(owner) for owner in found.owners]
     tokens = [{"owner": owner_name(one.owner), "token_id": one.token_id, "key": one.key_id} for one in found.tokens]
     if as_json:
-        print_json({"subject": found.subject, "owners": owners, "keys": keys, "tokens": tokens, "uses": uses})
+        print_json(
+            {"subject": found.subject, "owners": owners, "keys": keys, "tokens": tokens, "uses": uses, **(more or {})}
+        )
         return
     said = f"{found.subject}: {counted(owners, 'owner')}, {counted(keys, 'key version')}, {counted(tokens, 'token')}"
     console.print(said, markup=False, soft_wrap=True)

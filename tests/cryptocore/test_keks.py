@@ -17,6 +17,7 @@ from cryptocore.events import Operation, Outcome, Phase, Reason, kek_key_id
 from cryptocore.kek_vault import KekPresence
 from cryptocore.keks import Giving
 from cryptocore.keys import KeyReason
+from cryptocore.overdue import OverdueKind
 from cryptocore.store import database_ms
 from tests.cryptocore.stores import postgres_database
 from tests.cryptocore.vaulted import ADMINISTRATION, HOST, NO_COPIES, Vaulted, vaulted
@@ -73,6 +74,14 @@ async def the_whole_life(world: Vaulted) -> None:
         assert purged is not None
         assert purged.presence is KekPresence.ABSENT
         assert await core.decrypt(sealed, owner=CRM, record="r", **ADMIN) == b"token"
+        moments = await core.inventory.timeline(archived.key_id)
+    assert [moment.event.operation for moment in moments if moment.event is not None] == [
+        Operation.CREATE,
+        Operation.ACTIVATE,
+        Operation.ARCHIVE,
+        Operation.REWRAP,
+        Operation.REWRAP,
+    ]
 
 
 async def test_a_kek_from_its_making_to_its_purge(world: Vaulted) -> None:
@@ -237,6 +246,32 @@ async def test_a_row_that_is_not_to_be_believed_may_depend_on_any_kek(world: Vau
 
         with pytest.raises(InvalidTransition, match="records that are not to be believed"):
             await core.keks.delete(OLD, giving=Giving(NO_COPIES), **ADMIN)
+
+
+async def test_a_deleted_kek_that_is_still_there_past_its_date_is_late(world: Vaulted) -> None:
+    await prepared(world)
+    async with world.core(NEW, OLD) as core:
+        await core.rewrap(OLD, to_alias=NEW, **ADMIN)
+        world.clock.advance(1)
+        state = (await core.keks.delete(OLD, giving=Giving(NO_COPIES), **ADMIN)).state
+        assert state is not None
+        assert state.purge_due_ms is not None
+        due = {OLD: state.purge_due_ms}
+        assert await core.overdue(kek_purge_due_ms=due) == []
+        late = await core.overdue(kek_purge_due_ms=due, now_ms=state.purge_due_ms)
+
+    assert [(one.subject, one.due_ms) for one in late if one.kind is OverdueKind.KEK] == [(OLD, state.purge_due_ms)]
+
+
+async def test_a_kek_whose_newest_version_the_vault_does_not_show_is_known_by_its_versions(world: Vaulted) -> None:
+    await prepared(world)
+    async with world.core(OLD, permissions=frozenset({"list"})) as core:
+        state = (await core.keks.get(OLD)).state
+        assert state is not None
+        assert (state.presence, state.current) == (KekPresence.PRESENT, state.versions[-1].version)
+    async with world.core(OLD, permissions=frozenset()) as core:
+        with pytest.raises(AccessDenied, match="the vault refused it"):
+            await core.keks.get(OLD)
 
 
 async def test_a_kek_is_made_for_wrapping_only(world: Vaulted) -> None:

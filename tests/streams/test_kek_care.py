@@ -231,6 +231,30 @@ async def test_a_record_of_which_the_trail_was_told_otherwise_is_not_signed_anew
     assert found.refused == {f"{key_id}/2": "the trail knows revision 2, the store shows 3"}
 
 
+async def test_what_was_told_after_the_signer_was_stolen_is_not_signed_anew_however_it_is_dated(
+    watched: Watched,
+) -> None:
+    key_id = await lived(watched)
+    world = watched.world
+    world.clock.advance(60)
+    stolen_ms = world.now_ms + 1
+    async with world.core(OLD) as core:  # the thief's record says it was made before the theft; the broker knows better
+        await core.suspend(key_id, reason=KeyReason.OPERATOR, version=2, **ADMIN)
+    world.clock.advance(60)
+    await watched.takes()
+    succeed(world)
+    entries = tuple(
+        replace(one, compromised_from_ms=stolen_ms) if one.signer_id != world.signer.signer_id else one
+        for one in world.registry.signers
+    )
+    world.registry = world.store._registry = Registry(world.registry.deployment, entries)
+    async with world.core(OLD) as core:
+        found = await signs_anew(watched, core)
+
+    assert found.done == [f"{key_id}/1"]
+    assert found.refused == {f"{key_id}/2": "its event came when its signer's key was in other hands"}
+
+
 async def test_what_the_trail_does_not_know_is_not_signed_anew_unless_nobody_compares(watched: Watched) -> None:
     async with watched.world.core(OLD) as core:
         await core.keks.create(OLD, **ADMIN)

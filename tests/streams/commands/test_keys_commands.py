@@ -102,6 +102,23 @@ def test_a_key_is_made_rotated_suspended_resumed_and_revoked_and_the_timeline_sa
     assert "compromise_suspected" in done(office, "keys", "timeline", key)
 
 
+def test_a_rotation_is_seen_to_its_end(office: Office) -> None:
+    key = make_key(office)
+    done(office, "keys", "rotate", key, *LENA)
+    [open_one] = told(office, "keys", "rotation", "list")
+    assert (open_one["key"], open_one["version"], open_one["waits_for"]) == (key, 1, "reencrypt")
+    assert told(office, "keys", "rotation", "list", "--late") == []
+    retire = ("keys", "rotation", "retire", open_one["id"], "--yes", *LENA)
+    assert "rows are left" in refused(office, *retire)
+    assert "waits for: retire" in done(office, "keys", "rotation", "report", open_one["id"], "--rows-left", "0", *LENA)
+    done(office, *retire)
+
+    assert states(office) == [(1, "archived"), (2, "active")]
+    assert told(office, "keys", "destroy", "request", *approvals(office, "old", f"{key}/1"), *LENA)["step"] == (
+        "cooling off, then finish"
+    )
+
+
 def test_a_compromise_says_what_was_done_and_whom_to_tell(office: Office) -> None:
     key = make_key(office)
     found = told(office, "keys", "compromise", key, "seen in a log", "--yes", *LENA)
