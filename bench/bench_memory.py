@@ -3,7 +3,7 @@
 Keys and principals are state records as the steps write them, in a process of their own. `worker_outage_…` is a worker
 with a million keys whose index answers nobody, given as many events as fill its budget for documents many times over:
 an hour at 2,000 events a second is more events, but not more memory, once the budget is full. `_growth` is what the
-second half of the load added to the first.
+second half of the load added to the first: the uses that keys remember, up to their bound, and callers met anew.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from alerts.model import AccessClass, AccessOutcome, PrincipalKind
 from alerts.thresholds import Limits
 from bench.result import Result
-from bench.sealed_load import Load
+from bench.sealed_load import USES_BEFORE, Load
 from bench.worker_process import rss_mib
 from bench.workers import applied, deployment, remember_keys, running, send, serving
 from streams.index.writer import HELD_BYTES
@@ -30,6 +30,8 @@ KEYS = 1_000_000
 PRINCIPALS = 100_000
 BATCHES = 1_200
 MIB = 2**20
+MANY_USES = 100
+"""More than a key remembers."""
 OBJECTS = 3
 """Keys that a principal uses."""
 EVERY_MS = 20
@@ -41,6 +43,7 @@ HOUR_MS = 3_600_000
 def run(*, keys: int = KEYS, principals: int = PRINCIPALS, batches: int = BATCHES) -> list[Result]:
     rows = [
         Result("memory_per_key", _apart(_keys_held, keys), "B", keys),
+        Result("memory_per_key_full", _apart(_full_keys_held, keys // 10), "B", keys // 10),
         Result("memory_per_key_live", _apart(_keys_live, keys // 20), "B", keys // 20),
         Result("memory_per_principal", _apart(_principals_held, principals), "B", principals),
     ]
@@ -87,12 +90,16 @@ def _measured(measure: Callable[[int], float], count: int, sending: Connection) 
     sending.send(measure(count) / count)
 
 
-def _keys_held(count: int) -> float:
+def _keys_held(count: int, *, uses: int = USES_BEFORE) -> float:
     """Bytes that restored keys take: records as they were read, none decoded."""
     state, before = State(), rss_mib()
-    for ident, raw in _key_records(count):
+    for ident, raw in _key_records(count, uses=uses):
         state.load(bytes((Kind.KEY,)) + ident, raw)
     return (rss_mib() - before) * MIB
+
+
+def _full_keys_held(count: int) -> float:
+    return _keys_held(count, uses=MANY_USES)
 
 
 def _keys_live(count: int) -> float:
@@ -106,9 +113,9 @@ def _keys_live(count: int) -> float:
     return (rss_mib() - before) * MIB
 
 
-def _key_records(count: int) -> Iterator[tuple[bytes, bytes]]:
+def _key_records(count: int, *, uses: int = USES_BEFORE) -> Iterator[tuple[bytes, bytes]]:
     """Records of keys with a life and a few uses, each with bytes of its own, as they come from a log."""
-    [(_, history)] = islice(Load(batches=0, keys=16, told=False).histories(0), 1)
+    [(_, history)] = islice(Load(batches=0, keys=16, told=False).histories(0, uses=uses), 1)
     state = State()
     state.put(Kind.KEY, b"", history)
     [(_, raw)] = state.cut()

@@ -185,7 +185,8 @@ BLOCKS: Final[Mapping[str, Callable[[Rows], str]]] = {
         ("worker_recovery_1m_dirty", "a million keys, an hour's load not compacted yet"),
     ),
     "memory": _table(
-        ("memory_per_key", "a key of a worker's partitions"),
+        ("memory_per_key", "a key of a worker's partitions, four uses behind it"),
+        ("memory_per_key_full", "the same with as many uses as a key remembers (32)"),
         ("memory_per_key_live", "a key used since the last cut, on top"),
         ("memory_per_principal", "a principal with its baseline"),
         ("worker_restored_rss", "a worker with a million keys, before its first message"),

@@ -109,8 +109,8 @@ class Load:
             ),
         )
 
-    def histories(self, partition: int) -> Iterator[tuple[bytes, KeyHistory]]:
-        """What the trail knows of each key of a partition when its life and a few uses have been told.
+    def histories(self, partition: int, *, uses: int = USES_BEFORE) -> Iterator[tuple[bytes, KeyHistory]]:
+        """What the trail knows of each key of a partition when its life and so many uses have been told.
 
         The keys of a tenant share the object: only their ids are their own.
         """
@@ -119,7 +119,7 @@ class Load:
         for ident in self.keys[partition]:
             tenant = _tenant(ident)
             if tenant not in known:
-                known[tenant] = _history(ident, begun_ms)
+                known[tenant] = _history(ident, begun_ms, uses)
             yield bytes.fromhex(ident), known[tenant]
 
     def _tell(self) -> None:
@@ -219,14 +219,14 @@ def _event(  # noqa: PLR0917 - the places of a line, in their order
     )
 
 
-def _history(ident: str, begun_ms: int) -> KeyHistory:
+def _history(ident: str, begun_ms: int, uses: int) -> KeyHistory:
     history = KeyHistory(tenant=_tenant(ident))
     version = history.version(1, told=True)
     for revision in (1, 2):
         version.note(revision, hashlib.sha256(bytes((revision,))).digest(), begun_ms)
     version.state = str(KeyState.ACTIVE)
     used = _event(ident, Operation.DECRYPT, 2, KeyState.ACTIVE)
-    for place in range(USES_BEFORE):
+    for place in range(uses):
         history.remember(used, Outcome.SUCCEEDED, begun_ms + place, Limits())
     return history
 
