@@ -56,6 +56,9 @@ class Revisions:
         entry = self._registry.get(self._signer.signer_id)
         if entry is None or not entry.usable(Role.KEYS, self._now_ms()):
             raise ConfigurationError(f"the registry lets {self._signer!r} sign no key records: it lacks the role keys")
+        service = self._audit.emitter.service
+        if entry.source != service:  # no relay would believe the events
+            raise ConfigurationError(f"{self._signer!r} signs key records for {entry.source}, not for {service}")
 
     def first(
         self,

@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import insert, text, update
 from sqlalchemy.exc import DBAPIError
 
+from cryptocore import testing
 from cryptocore.envelope import Owner
-from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
+from cryptocore.errors import ConfigurationError, KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, Phase, encode_line
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, sign_record
+from cryptocore.revisions import Revisions
 from cryptocore.signing import Signer
 from cryptocore.store import Change, KeyStore, KeyVersion, StoreConflict, database_ms
 from cryptocore.store_outbox import outbox_row
@@ -360,6 +362,16 @@ def test_another_services_signer_does_not_speak_through_ours(database: Database)
         assert [row.vouched for row in store.outbox(SERVICE, 10)] == [False, False, True, True]
     finally:
         store.close()
+
+
+async def test_a_signer_of_another_source_makes_no_revisions_that_no_relay_would_tell_of() -> None:
+    signer = Signer.generate()
+    async with testing.core(signer=signer) as core:
+        core.parts.lifecycle.revisions.check_signer()
+        revisions = Revisions(register(signer, source="crm"), signer, core.parts.audit, core.clock)
+
+        with pytest.raises(ConfigurationError, match="for crm, not for tested"):
+            revisions.check_signer()
 
 
 def told(operation: Operation, key: KeyRef | None = None) -> AuditEvent:
