@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from reports.facts import Facts
+from reports.rows import TOKEN_ACTS
 
 
 class Standing(StrEnum):
@@ -35,7 +36,6 @@ SILENT: Final = (
     ("3.5, 6.3", "Rotation when it is due"),
     ("6.4, 9.2", "Destruction of obsolete keys"),
     ("9.3", "Backup and availability of KEKs"),
-    ("9.4a (tokens)", "Anomalies in the use of tokens"),
     ("9.6b, 11", "Reviews by people"),
     ("10", "Response to a suspected compromise"),
 )
@@ -81,6 +81,13 @@ def controls(facts: Facts, missing: int | None) -> tuple[Control, ...]:
             f"{named or 'no act of the life cycle'}; {_n(admin, 'administrative act')} at the vaults",
         ),
         _control("9.1d, 9.4a", "Failed decryptions are flagged each week", decrypts, "in the table above"),
+        _control(
+            "9.4a (tokens)",
+            "Anomalies in the use of tokens are flagged each week",
+            _ended(facts, TOKEN_ACTS),
+            f"{_n(_ended(facts, TOKEN_ACTS), 'act')} on tokens, "
+            f"{_ended(facts, TOKEN_ACTS, ('failed', 'denied')):,} failed or denied, in the table above",
+        ),
         _control(
             "9.5b",
             "Unusual access to a KEK raises an alert",

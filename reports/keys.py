@@ -70,3 +70,36 @@ def oldest_active_ms(found: dict[tuple[str, int], Version]) -> int | None:
         if version.state == "active":
             newest[key_id] = max(newest.get(key_id, (0, 0)), (number, version.since_ms))
     return min((since_ms for _, since_ms in newest.values()), default=None)
+
+
+def open_rotations(life_cycle: Iterable[Document]) -> set[tuple[str, int]]:
+    """Old versions that were superseded, or made so, and are not destroyed."""
+    begun: set[tuple[str, int]] = set()
+    gone: set[tuple[str, int]] = set()
+    for document in life_cycle:
+        key = document["keytrail"].get("key", {})
+        if document["keytrail"]["suspect"] or "version" not in key or "revision" not in key:
+            continue  # one without a revision is the owner's report on rows left
+        act, name = document["event"]["action"], (key["id"], key["version"])
+        if act == "rotate" or (act == "create" and key.get("state") == "active"):
+            begun.add(name)
+        elif act == "destroy":
+            gone.add(name)
+    return begun - gone
+
+
+def awaiting_destruction(life_cycle: Iterable[Document]) -> set[str]:
+    """Keys whose destruction was asked for, not called off, and of which nothing was destroyed since.
+
+    A request and its calling off name the key and no version; what is destroyed names its version.
+    """
+    waiting: set[str] = set()
+    for document in life_cycle:
+        key, act = document["keytrail"].get("key", {}), document["event"]["action"]
+        if document["keytrail"]["suspect"] or key.get("kind") != "dek":
+            continue
+        if act == "destroy" and "version" not in key:
+            waiting.add(key["id"])
+        elif act == "destroy" or (act == "resume" and "version" not in key):
+            waiting.discard(key["id"])
+    return waiting

@@ -8,6 +8,7 @@ from typing import Final
 
 from alerts.words import duration
 from reports.facts import Document, Facts, UseKind, WeekFacts, moment_ms
+from reports.keys import awaiting_destruction, open_rotations
 
 _ACTS: Final = frozenset({"explained", "unexplained"})
 """What the join says of administrative acts on KEKs."""
@@ -94,6 +95,9 @@ def week_rows(facts: Facts) -> tuple[Row, ...]:
         row("Failed decrypts", lambda week: _number(_uses(week, ("decrypt",), "failed")), _reasons(this, "failed")),
         row("Denied decrypts", lambda week: _number(_uses(week, ("decrypt",), "denied")), _reasons(this, "denied")),
         row("Use of revoked keys", _revoked, _exposure(this), Basis.RECORDS),
+        row("Token anomalies", lambda week: _number(_uses(week, TOKEN_ACTS, *_BAD)), _token_note(this)),
+        row("Rotations not finished", lambda week: _number(len(open_rotations(_until(facts, week)))), _late(facts)),
+        row("Keys awaiting destruction", lambda week: _number(len(awaiting_destruction(_until(facts, week))))),
         row("KEK uses in vault logs", lambda week: _number(judge_kek_uses(week).vault_uses)),
         row("KEK uses not accounted for", lambda week: _number(judge_kek_uses(week).unaccounted)),
         row("Alerts", _alerts, _delivery(this)),
@@ -103,24 +107,44 @@ def week_rows(facts: Facts) -> tuple[Row, ...]:
 _DATA = ("encrypt", "decrypt", "reencrypt")
 
 
+TOKEN_ACTS: Final = ("token.store", "token.use", "token.regenerate", "token.expire", "token.invalidate")
+_BAD: Final = ("denied", "failed")
+
+
 def _number(count: int) -> str:
     return f"{count:,}"
 
 
-def _uses(week: WeekFacts, operations: Sequence[str], outcome: str | None = None) -> int:
+def _until(facts: Facts, week: WeekFacts) -> list[Document]:
+    """Acts of the life cycle as far as they had come at the end of a week."""
+    return [each for each in facts.life_cycle if moment_ms(each["@timestamp"]) < week.week.until_ms]
+
+
+def _token_note(week: WeekFacts) -> str:
+    """Say of how many, and why."""
+    acts, reasons = _uses(week, TOKEN_ACTS), _reasons(week, *_BAD, operations=TOKEN_ACTS)
+    return ", ".join(part for part in (f"of {acts:,} acts on tokens" if acts else "", reasons) if part)
+
+
+def _late(facts: Facts) -> str:
+    late = len([1 for alert in facts.open_alerts if alert.get("rule_id") == "rotation_unfinished"])
+    return f"of {late:,} key{'' if late == 1 else 's'} past their date" if late else ""
+
+
+def _uses(week: WeekFacts, operations: Sequence[str], *outcomes: str) -> int:
     return sum(
         count
         for day in week.events
         for kind, count in day.items()
-        if kind.operation in operations and (outcome is None or kind.outcome == outcome)
+        if kind.operation in operations and (not outcomes or kind.outcome in outcomes)
     )
 
 
-def _reasons(week: WeekFacts, outcome: str) -> str:
+def _reasons(week: WeekFacts, *outcomes: str, operations: Sequence[str] = ("decrypt",)) -> str:
     counts: Counter[str] = Counter()
     for day in week.events:
         for kind, count in day.items():
-            if kind.operation == "decrypt" and kind.outcome == outcome:
+            if kind.operation in operations and kind.outcome in outcomes:
                 counts[kind.reason or "no reason given"] += count
     return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.most_common(4))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alerts.model import KekUseStatus
-from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason
+from cryptocore.events import KekRef, KeyRef, Operation, Outcome, Phase, Reason
 from cryptocore.keys import KeyState
 from reports.collect import collect
 from reports.controls import Standing
@@ -324,3 +324,45 @@ def test_the_age_of_the_oldest_key_is_that_of_one_that_still_encrypts(tmp_path: 
         return oldest_active(facts)
 
     assert asyncio.run(run()) == "17 d"
+
+
+def test_what_went_wrong_with_tokens_is_counted_beside_all_that_was_done_with_them(summary_of: Summarise) -> None:
+    trail = closed_trail()
+    trail.event(Operation.TOKEN_USE, Outcome.SUCCEEDED, at(1), key=key(), token_id="refresh")
+    trail.event(Operation.TOKEN_USE, Outcome.DENIED, at(1, 1), key=key(), token_id="access", reason=Reason.KEY_STATE)
+    trail.closed(at(2))
+
+    summary = summary_of(trail.documents)
+
+    assert row(summary, "Token anomalies") == ("1", None, "of 2 acts on tokens, 1 key state")
+    [tokens] = [each for each in summary.controls if each.clause == "9.4a (tokens)"]
+    assert tokens.standing is Standing.OBSERVED
+    assert tokens.seen.startswith("2 acts on tokens, 1 failed or denied")
+
+
+def test_a_rotation_is_open_from_its_beginning_to_the_destruction_of_the_old_version(summary_of: Summarise) -> None:
+    trail = closed_trail()
+    for number in (1, 2):
+        old = key(number, revision=3)
+        trail.event(Operation.ROTATE, Outcome.SUCCEEDED, at(1, number), key=old, reason=Reason.SCHEDULED)
+        report = KeyRef(id=old.id, version=2)
+        trail.event(Operation.ROTATE, Outcome.SUCCEEDED, at(1, 10 + number), key=report)
+    gone = key(2, revision=5, state=KeyState.DESTROYED)
+    trail.event(Operation.DESTROY, Outcome.SUCCEEDED, at(3), key=gone, reason=Reason.OPERATOR)
+    trail.closed(at(4))
+    late = alert(1, "rotation_unfinished", status="open")
+
+    assert row(summary_of([*trail.documents, late]), "Rotations not finished")[::2] == ("1", "of 1 key past their date")
+
+
+def test_a_key_waits_for_its_destruction_until_it_comes_or_is_called_off(summary_of: Summarise) -> None:
+    trail = closed_trail()
+    for number in (1, 2, 3):
+        asked = KeyRef(id=key(number).id, kind="dek")
+        trail.event(Operation.DESTROY, Outcome.SUCCEEDED, at(1, number), key=asked)
+    trail.event(Operation.RESUME, Outcome.SUCCEEDED, at(2), key=KeyRef(id=key(2).id, kind="dek"))
+    gone = key(3, revision=5, state=KeyState.DESTROYED)
+    trail.event(Operation.DESTROY, Outcome.SUCCEEDED, at(3), key=gone, reason=Reason.OPERATOR)
+    trail.closed(at(4))
+
+    assert row(summary_of(trail.documents), "Keys awaiting destruction")[0] == "1"
