@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from cryptocore.batch import MAX_PARTITIONS
 from streams import generations, sources, topics
 from streams.generations import Mark
 from streams.messages import SOURCES, Out
@@ -90,8 +91,10 @@ async def _migrate(
     """
     new = next_generation(settings, partitions)
     # 1
-    if partitions <= settings.partitions:
-        raise Refused([f"a new generation has more than {settings.partitions} partitions"])
+    if not settings.partitions < partitions <= MAX_PARTITIONS:
+        raise Refused(
+            [f"a new generation has more than {settings.partitions} partitions, and at most {MAX_PARTITIONS}"]
+        )
     sources_state = State()
     await _read(settings, SOURCES, 0, sources_state)
     mark = generations.mark_in(sources_state)

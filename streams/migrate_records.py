@@ -7,11 +7,9 @@ partitions than before every number is still there, and nothing meets another. W
 key goes to each partition that the key can now lead to.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
-from math import gcd
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec import Struct
 
@@ -20,12 +18,11 @@ from streams.correlate import partition_key
 from streams.findings import OpenFinding
 from streams.joinstate import ClaimState, InstanceState, Retracted, UseState
 from streams.messages import CORRELATE, KEY_EVENTS, VAULT_ACCESS, WHO
+from streams.migrate_move import Move, Rule, by, findings, itself, stay
 from streams.observations import address_key
 from streams.refusals import Meter
 from streams.state import Kind, State
-from streams.statelog import partition_of
 
-R = TypeVar("R", bound=Struct)
 _BIN_SUFFIX: Final = 6
 """Bytes of a bin's id behind the principal (who)."""
 _WITHOUT_KEY: Final = b"without key/"
@@ -42,42 +39,6 @@ class NoRule(Exception):
     """A kind of records that nobody has said a rule for; the text names it."""
 
 
-class _Move:
-    """One topic's records on their way from `old` partitions to `new` ones."""
-
-    def __init__(self, old: Sequence[State], partitions: int) -> None:
-        self.old = old
-        self.new = [State() for _ in range(partitions)]
-        self.apart = gcd(len(old), partitions)
-        self.followed: defaultdict[bytes, set[int]] = defaultdict(set)
-        """Partitions of the records that are hits of a finding, by its fingerprint."""
-
-    def home(self, key: bytes) -> int:
-        """Where messages with this key go."""
-        return partition_of(key, len(self.new))
-
-    def came_by(self, key: bytes, place: int) -> bool:
-        """Whether messages with this key went to this old partition."""
-        return partition_of(key, len(self.old)) == place
-
-    def spread(self, place: int) -> range:
-        """Where any key of an old partition can lead: a hash modulo both counts keeps what these have in common."""
-        return range(place % self.apart, len(self.new), self.apart)
-
-    def keep(self, place: int, kind: Kind, ident: bytes, source: int) -> None:
-        """Put a record as it is."""
-        self.new[place].load(bytes((kind,)) + ident, self.old[source].records(kind).stored[ident])
-
-    def merge(self, place: int, kind: Kind, ident: bytes, record: R, both: Callable[[R, R], R]) -> None:
-        """Put a record, or make one of it and the one that is there."""
-        there = self.new[place].get(kind, ident, type(record))
-        self.new[place].put(kind, ident, record if there is None else both(there, record))
-
-
-_Rule = Callable[[_Move, int, bytes], None]
-"""Takes one record of an old partition, by its id."""
-
-
 def repartition(topic: str, old: Sequence[State], partitions: int) -> list[State]:
     """Return the states of the new partitions; those given are left as they are.
 
@@ -89,7 +50,7 @@ def repartition(topic: str, old: Sequence[State], partitions: int) -> list[State
         for kind in Kind:
             if state.count(kind) and kind not in rules and kind is not Kind.POSITION:
                 raise NoRule(f"{topic}: records of kind {kind.name} have no rule")
-    move = _Move(old, partitions)
+    move = Move(old, partitions)
     for kind, rule in rules.items():  # in this order: findings and meters follow what points at them
         for place, state in enumerate(old):
             for ident in state.idents(kind):
@@ -97,49 +58,7 @@ def repartition(topic: str, old: Sequence[State], partitions: int) -> list[State
     return move.new
 
 
-def _stay(kind: Kind) -> _Rule:
-    def rule(move: _Move, place: int, ident: bytes) -> None:
-        move.keep(place, kind, ident, place)
-
-    return rule
-
-
-def _by(kind: Kind, key_of: Callable[[bytes], bytes]) -> _Rule:
-    def rule(move: _Move, place: int, ident: bytes) -> None:
-        move.keep(move.home(key_of(ident)), kind, ident, place)
-
-    return rule
-
-
-def _itself(ident: bytes) -> bytes:
-    return ident
-
-
-# Findings
-
-
-def _later(one: OpenFinding, other: OpenFinding) -> OpenFinding:
-    """Two partitions had the same finding: the one hit last goes on. The other is known to triage as a run of hits
-    of the same alert, and ends there by itself.
-    """  # noqa: D205 - the sentences belong together
-    return max(one, other, key=lambda known: (known.hit_ms, known.finding_id))
-
-
-def _findings(keys_of: Callable[[OpenFinding], Iterable[bytes]]) -> _Rule:
-    """A finding goes with what it is about; one about nothing that has a key stays."""
-
-    def rule(move: _Move, place: int, ident: bytes) -> None:
-        known = move.old[place].get(Kind.FINGERPRINT, ident, OpenFinding)
-        assert known is not None
-        homes = move.followed.get(ident) or {_finding_home(move, place, keys_of(known))}
-        for home in homes:
-            move.merge(home, Kind.FINGERPRINT, ident, known, _later)
-
-    return rule
-
-
-def _finding_home(move: _Move, place: int, candidates: Iterable[bytes]) -> int:
-    return next((move.home(key) for key in candidates if move.came_by(key, place)), place)
+# What findings are about
 
 
 def _key_of_finding(known: OpenFinding) -> Iterable[bytes]:
@@ -162,13 +81,13 @@ def _principal_of_finding(known: OpenFinding) -> Iterable[bytes]:
 # key-events
 
 
-def _key(move: _Move, place: int, ident: bytes) -> None:
+def _key(move: Move, place: int, ident: bytes) -> None:
     """A key's history goes with the key; acts that name no key are kept where their instance led them."""
     nameless = ident.startswith(_WITHOUT_KEY)
     move.keep(place if nameless else move.home(ident), Kind.KEY, ident, place)
 
 
-def _keys_meter(move: _Move, place: int, ident: bytes) -> None:
+def _keys_meter(move: Move, place: int, ident: bytes) -> None:
     """Counts stay. Offsets of the old topic mean nothing in the new one, and nothing of it has been read."""
     state = move.old[place]
     if ident == keys.METER:
@@ -193,13 +112,13 @@ def _both_watched(one: _Watch, other: _Watch) -> _Watch:
 # next hit may begin another run of hits, of the same alert.
 
 
-def _seen(move: _Move, place: int, ident: bytes) -> None:
+def _seen(move: Move, place: int, ident: bytes) -> None:
     """An access id does not tell its key: each partition that a copy can now come to knows it, for 26 hours."""
     for home in move.spread(place):
         move.keep(home, Kind.SEEN, ident, place)
 
 
-def _vault_meter(move: _Move, place: int, ident: bytes) -> None:
+def _vault_meter(move: Move, place: int, ident: bytes) -> None:
     """Counts stay; acts that two logs tell of must be known where the other log's record comes."""
     if not ident.startswith(twins.PREFIX):
         move.keep(place, Kind.METER, ident, place)
@@ -220,7 +139,7 @@ def _both_told(one: twins.Told, other: twins.Told) -> twins.Told:
 # correlate
 
 
-def _use(move: _Move, place: int, ident: bytes) -> None:
+def _use(move: Move, place: int, ident: bytes) -> None:
     known = move.old[place].get(Kind.USE, ident, UseState)
     assert known is not None
     home = move.home(partition_key(known.use.vault, known.use.name))
@@ -229,7 +148,7 @@ def _use(move: _Move, place: int, ident: bytes) -> None:
         move.followed[bytes.fromhex(fingerprint)].add(home)
 
 
-def _claim(move: _Move, place: int, ident: bytes) -> None:
+def _claim(move: Move, place: int, ident: bytes) -> None:
     known = move.old[place].get(Kind.CLAIM, ident, ClaimState)
     assert known is not None
     home = move.home(partition_key(known.claim.vault, known.claim.name))
@@ -238,7 +157,7 @@ def _claim(move: _Move, place: int, ident: bytes) -> None:
         move.followed[bytes.fromhex(fingerprint)].add(home)
 
 
-def _instance(move: _Move, place: int, ident: bytes) -> None:
+def _instance(move: Move, place: int, ident: bytes) -> None:
     """Progress is told to every partition, so every new one must know all that was told."""
     known = move.old[place].get(Kind.SOURCE, ident, InstanceState)
     assert known is not None
@@ -255,7 +174,7 @@ def _further(one: InstanceState, other: InstanceState) -> InstanceState:
     return min(one, other, key=lambda known: known.passed_ms)
 
 
-def _retracted(move: _Move, place: int, ident: bytes) -> None:
+def _retracted(move: Move, place: int, ident: bytes) -> None:
     """What was taken back of a finding goes where the finding goes, and only with the run of hits that goes on."""
     known = move.old[place].get(Kind.METER, ident, Retracted)
     assert known is not None
@@ -272,7 +191,7 @@ def _more(one: Retracted, other: Retracted) -> Retracted:
 # who
 
 
-def _who_meter(move: _Move, place: int, ident: bytes) -> None:
+def _who_meter(move: Move, place: int, ident: bytes) -> None:
     """Counts stay; since when each vault is known is told to every partition."""
     if ident != who.METER:
         move.keep(place, Kind.METER, ident, place)
@@ -299,34 +218,34 @@ def _both_counted(one: who.WhoMeter, other: who.WhoMeter) -> who.WhoMeter:
     )
 
 
-_RULES: Final[Mapping[str, Mapping[Kind, _Rule]]] = {
+_RULES: Final[Mapping[str, Mapping[Kind, Rule]]] = {
     KEY_EVENTS: {
         Kind.KEY: _key,
-        Kind.CHAIN: _stay(Kind.CHAIN),
-        Kind.ROTATION: _by(Kind.ROTATION, _itself),
-        Kind.FINGERPRINT: _findings(_key_of_finding),
+        Kind.CHAIN: stay(Kind.CHAIN),
+        Kind.ROTATION: by(Kind.ROTATION, itself),
+        Kind.FINGERPRINT: findings(_key_of_finding),
         Kind.METER: _keys_meter,
     },
     VAULT_ACCESS: {
         Kind.SEEN: _seen,
-        Kind.FINGERPRINT: _stay(Kind.FINGERPRINT),
+        Kind.FINGERPRINT: stay(Kind.FINGERPRINT),
         Kind.METER: _vault_meter,
     },
     CORRELATE: {
-        Kind.KEK: _by(Kind.KEK, _itself),
+        Kind.KEK: by(Kind.KEK, itself),
         Kind.USE: _use,
         Kind.CLAIM: _claim,
         Kind.SOURCE: _instance,
-        Kind.SEEN: _by(Kind.SEEN, _itself),
-        Kind.BIN: _stay(Kind.BIN),
-        Kind.FINGERPRINT: _findings(_kek_of_finding),
+        Kind.SEEN: by(Kind.SEEN, itself),
+        Kind.BIN: stay(Kind.BIN),
+        Kind.FINGERPRINT: findings(_kek_of_finding),
         Kind.METER: _retracted,
     },
     WHO: {
-        Kind.PRINCIPAL: _by(Kind.PRINCIPAL, _itself),
-        Kind.BIN: _by(Kind.BIN, lambda ident: ident[:-_BIN_SUFFIX]),
-        Kind.ADDRESS: _by(Kind.ADDRESS, lambda ident: address_key(ident.decode())),
-        Kind.FINGERPRINT: _findings(_principal_of_finding),
+        Kind.PRINCIPAL: by(Kind.PRINCIPAL, itself),
+        Kind.BIN: by(Kind.BIN, lambda ident: ident[:-_BIN_SUFFIX]),
+        Kind.ADDRESS: by(Kind.ADDRESS, lambda ident: address_key(ident.decode())),
+        Kind.FINGERPRINT: findings(_principal_of_finding),
         Kind.METER: _who_meter,
     },
 }

@@ -68,7 +68,7 @@ def ensure() -> None:
 
 @topics.command()
 def migrate(
-    partitions: Annotated[int, typer.Option(min=2, max=1024, help="Of the new generation; more than now.")],
+    partitions: Annotated[int, typer.Option(min=2, help="Of the new generation; more than now.")],
     force: Annotated[  # noqa: FBT002 - a switch
         bool,
         typer.Option("--force", help="Give up chains that nobody closed, and documents that the index may lack."),

@@ -278,6 +278,23 @@ def test_a_join_under_way_ends_as_if_nothing_had_happened(
     assert moved.hits() == never.hits()
 
 
+@pytest.mark.parametrize("kek", KEKS)
+def test_hits_taken_back_before_and_after_add_up(kek: str) -> None:
+    parted = Parted(CORRELATE, join_step, 2)
+    for name in ("a", "b"):
+        say(parted, use(name, correlation=f"request-{name}", name=kek), T0 + 100)
+    for minutes in (1, 3, 4):
+        parted.tick(T0 + minutes * MINUTE_MS)
+    assert list(parted.hits().values()) == [2]
+    say(parted, replace(outcome("a"), name=kek), T0 + 5 * MINUTE_MS)
+    assert list(parted.hits().values()) == [1]
+
+    parted.migrate(5)
+    say(parted, replace(outcome("b"), name=kek), T0 + 6 * MINUTE_MS)
+
+    assert parted.hits() == {}
+
+
 def _verdicts(state: State) -> dict[bytes, tuple[object, ...]]:
     known = ((ident, state.get(Kind.USE, ident, UseState)) for ident in state.idents(Kind.USE))
     return {

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from streams.messages import generation_in
 from streams.settings import Settings
 
 
@@ -33,3 +34,20 @@ def test_a_webhook_without_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ValidationError, match="KEYTRAIL_WEBHOOK_SECRET"):
         Settings()
+
+
+def test_topics_of_many_partitions_carry_their_generation_and_others_go_on() -> None:
+    first, second = Settings(topic_prefix="eu."), Settings(topic_prefix="eu.", generation=2)
+
+    assert (first.topic("key-events"), first.state_topic("key-events")) == (
+        "eu.key-events",
+        "eu.keytrail.state.key-events",
+    )
+    assert (second.topic("key-events"), second.state_topic("key-events")) == (
+        "eu.key-events.g2",
+        "eu.keytrail.state.key-events.g2",
+    )
+    for name in ("sources", "findings"):
+        assert (second.topic(name), second.state_topic(name)) == (first.topic(name), first.state_topic(name))
+    assert [generation_in(one.topic("who"), "who") for one in (first, second)] == [1, 2]
+    assert generation_in("who.g7.who", "who") == 1
