@@ -4,6 +4,7 @@ A copy of the store that was made before a rewrap holds the DEK as it was wrappe
 version of that time, as long as the copy is kept. Destroyed versions need no KEK any more: that is their point.
 """
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,12 +69,12 @@ class Dependence:
     def __str__(self) -> str:
         said = []
         if self.now:
-            said.append(f"{len(self.now):,} key versions are under it")
+            said.append(f"{_versions(self.now)} under it")
         if self.copies:
             until = max(one.until_ms or 0 for one in self.copies)
-            said.append(f"declared copies hold {len(self.copies):,} key versions under it until {rfc3339_ms(until)}")
+            said.append(f"{_versions(self.copies)} under it in declared copies until {rfc3339_ms(until)}")
         if self.unread:
-            said.append(f"{len(self.unread):,} key versions have records that are not to be believed")
+            said.append(f"{_versions(self.unread)} not to be believed")
         if self.undeclared:
             said.append("key versions were under it, and no complete declaration of copies was given (--copies)")
         return "; ".join(said) or "nothing depends on it"
@@ -146,6 +147,10 @@ def owner_text(owner: Owner) -> str:
 def statement_text(document: dict[str, Any]) -> bytes:
     """Write a statement as people read and approve it; the same document gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _versions(some: Sized) -> str:
+    return "1 key version is" if len(some) == 1 else f"{len(some):,} key versions are"
 
 
 def _uses(one: Held, alias: str, version: str | None) -> dict[str, int | None]:

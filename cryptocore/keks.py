@@ -146,7 +146,7 @@ class Keks:
         async def work(vault: KekVault) -> VaultAnswer:
             state = await self._state(vault)
             if state.presence is not KekPresence.ABSENT:
-                raise no_arrow(f"the KEK {alias} is {state.presence} in its vault")
+                raise no_arrow(f"the KEK {alias} {_IS[state.presence]}", _key(vault))
             return await self._call(Operation.CREATE, vault, told, ("POST", f"keys/{vault.name}/create", body))
 
         return await self._act(Operation.CREATE, alias, told, work)
@@ -448,13 +448,13 @@ class Keks:
     async def _present(self, vault: KekVault, alias: str) -> KekState:
         state = await self._state(vault)
         if state.presence is not KekPresence.PRESENT:
-            raise no_arrow(f"the KEK {alias} is {state.presence} in its vault", _key(vault))
+            raise no_arrow(f"the KEK {alias} {_IS[state.presence]}", _key(vault))
         return state
 
     async def _deleted(self, vault: KekVault, alias: str) -> KekState:
         state = await self._state(vault)
         if state.presence is not KekPresence.DELETED:
-            raise no_arrow(f"the KEK {alias} is {state.presence} in its vault, not deleted", _key(vault))
+            raise no_arrow(f"the KEK {alias} {_IS[state.presence]}, and not deleted", _key(vault))
         return state
 
     def wrapper(self, alias: str) -> KeyWrapper:
@@ -475,6 +475,11 @@ class Keks:
         return wrapper
 
 
+_IS: Final = {
+    KekPresence.PRESENT: "is in its vault",
+    KekPresence.DELETED: "is deleted and not purged",
+    KekPresence.ABSENT: "is not in its vault",
+}
 _DONE: Final = {"disable": "disabled", "delete": "deleted", "purge": "purged"}
 
 

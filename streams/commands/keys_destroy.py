@@ -200,7 +200,7 @@ def copies_of(file: Path | None) -> "Copies":
     try:
         return Copies.load(file)
     except CopiesInvalid as problem:
-        raise fail(f"{file}: {problem}") from None
+        raise fail(str(problem) if problem.field == "file" else f"{file}: {problem}") from None
 
 
 def _of_keys(what: list[str], action: OnKeys, signer_file: Path, hours: int, *, yes: bool) -> bytes:

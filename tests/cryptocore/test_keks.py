@@ -136,7 +136,7 @@ async def test_a_copy_of_the_store_that_is_still_kept_depends_on_the_kek_before(
         await core.rewrap(OLD, to_alias=NEW, **ADMIN)
         left_ms = world.now_ms
         world.clock.advance(29 * DAY_S)
-        with pytest.raises(InvalidTransition, match="declared copies hold 1 key versions under it until"):
+        with pytest.raises(InvalidTransition, match="1 key version is under it in declared copies until"):
             await core.keks.delete(OLD, giving=Giving(copies), **ADMIN)
         found = await core.keks.dependence(OLD, copies=copies)
         assert [one.until_ms for one in found.copies] == [left_ms + 30 * DAY_S * 1000]
@@ -180,7 +180,7 @@ async def test_a_purge_that_nobody_approved_is_refused_and_so_is_one_of_another_
     async with world.core(NEW, OLD) as core:
         await core.rewrap(OLD, to_alias=NEW, **ADMIN)
         world.clock.advance(1)
-        with pytest.raises(InvalidTransition, match="present in its vault, not deleted"):
+        with pytest.raises(InvalidTransition, match="is in its vault, and not deleted"):
             await core.keks.purge(OLD, giving=Giving(NO_COPIES), **ADMIN)
         await core.keks.delete(OLD, giving=Giving(NO_COPIES), **ADMIN)
         approvals = world.approved(Action.PURGE, await core.keks.purge_statement(OLD))
@@ -202,7 +202,7 @@ async def test_the_kek_of_new_keys_is_neither_disabled_nor_deleted(world: Vaulte
             await core.keks.disable(OLD, str(kek.state.current), giving=Giving(NO_COPIES), **ADMIN)
         with pytest.raises(InvalidTransition, match="configure another one"):
             await core.keks.delete(OLD, giving=Giving(NO_COPIES), **ADMIN)
-        with pytest.raises(InvalidTransition, match="is present in its vault"):
+        with pytest.raises(InvalidTransition, match="is in its vault"):
             await core.keks.create(OLD, **ADMIN)
         with pytest.raises(ConfigurationError, match="no KEK other is configured"):
             await core.keks.rotate("other", **ADMIN)
@@ -244,7 +244,7 @@ async def test_a_row_that_is_not_to_be_believed_may_depend_on_any_kek(world: Vau
             connection.exec_driver_sql("DROP TRIGGER key_version_step")
             connection.exec_driver_sql("UPDATE key_version SET kek_alias = 'other-kek'")
 
-        with pytest.raises(InvalidTransition, match="records that are not to be believed"):
+        with pytest.raises(InvalidTransition, match="1 key version is not to be believed"):
             await core.keks.delete(OLD, giving=Giving(NO_COPIES), **ADMIN)
 
 

@@ -174,7 +174,7 @@ def test_a_kek_is_renewed_replaced_and_purged(office: Office) -> None:
     status = told(office, "keks", "rewrap-status", "old-kek")
     assert (status["done"], status["waiting"]) == (0, {first: 1})
     said = refused(office, "keks", "disable", "old-kek", "--version", first, *LENA)
-    assert "1 key versions are under it" in said
+    assert "1 key version is under it" in said
     assert "1 rewrapped, 0 needed nothing, 0 failed" in done(office, "keys", "rewrap", *LENA)
     done(office, "keks", "disable", "old-kek", "--version", first, *LENA)
     assert "disabled" in done(office, "keks", "show", "old-kek")
@@ -182,7 +182,7 @@ def test_a_kek_is_renewed_replaced_and_purged(office: Office) -> None:
 
     done(office, "keks", "create", "new-kek", *LENA)
     office.for_new_keys("new-kek", "old-kek")
-    assert "1 key versions are under it" in refused(office, "keks", "delete", "old-kek", "--yes", *LENA)
+    assert "1 key version is under it" in refused(office, "keks", "delete", "old-kek", "--yes", *LENA)
     done(office, "keys", "rewrap", "old-kek", "--to", "new-kek", *LENA)
     assert "say --yes" in refused(office, "keks", "delete", "old-kek", *LENA, code=WRONG_USE)
     done(office, "keks", "delete", "old-kek", "--yes", *LENA)
@@ -295,7 +295,7 @@ _IMPOSSIBLE: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("keys", "timeline", "0" * 32), NOT_ALL_WELL, "there is no key"),
     (("keys", "rewrap", "nope", *LENA), WRONG_USE, "no KEK nope is configured"),
     (("keks", "disable", "old-kek", "--version", "v", *LENA), NOT_ALL_WELL, "version v of the KEK old-kek is not"),
-    (("keks", "recover", "old-kek", *LENA), NOT_ALL_WELL, "not deleted"),
+    (("keks", "recover", "old-kek", *LENA), NOT_ALL_WELL, "is in its vault, and not deleted"),
     (("keks", "delete", "old-kek", "--yes", *LENA), NOT_ALL_WELL, "configure another one"),
     (("keks", "show", "nope"), WRONG_USE, "there are old-kek, new-kek"),
     (("keys", "create", *CRM, "--kek", "new-kek", *LENA), UNREACHABLE, "vault_not_found"),
