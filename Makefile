@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-input
 PACKAGES := cryptocore alerts streams reports
 
-.PHONY: help demo test check bench servers pins clean
+.PHONY: help demo test check bench faults servers pins clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo '  make test      unit tests, then tests on real Kafka, Elasticsearch and PostgreSQL where they can run'
 	@echo '  make check     format, lint, types, imports'
 	@echo '  make bench     measure, print a table, write bench/out/results.json'
+	@echo '  make faults    break everything under the monitor for minutes, look at what is left, print two tables'
 	@echo '  make servers   fetch the servers for the tests, start each once, ask it, stop it'
 	@echo '  make pins      resolve requirements/*.txt again after a change of pyproject.toml'
 	@echo '  make clean     remove what the above left, except .venv/ and .servers/'
@@ -39,6 +40,10 @@ check: $(VENV)/.test
 bench: $(VENV)/.bench
 	@$(PY) -m tests.servers fetch
 	$(PY) -m bench $(ARGS)
+
+faults: $(VENV)/.test
+	@$(PY) -m tests.servers fetch
+	$(PY) -m tests.faults.campaign $(ARGS)
 
 servers: $(VENV)/.test
 	@$(PY) -m tests.servers fetch verify

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from alerts.thresholds import Limits
+from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.registry import Registry
 from streams.index.port import EventIndex
 from streams.memory import MemoryShell
-from streams.messages import KEY_EVENTS, Message
+from streams.messages import REJECTED, Message
 from streams.pipeline import steps
 from streams.state import Kind
 
@@ -30,31 +30,47 @@ PACE = {
 """Fields that tell of the pace of a run, not of its input."""
 
 
-async def calm_run(
-    messages: Sequence[Message], registry: Registry, index: EventIndex, *, partitions: Mapping[str, int], end_ms: int
-) -> dict[tuple[str, int], dict[bytes, bytes]]:
-    """Everything in the order in which the log took it, a tick each second, no fault; returns the states."""
-    shell = MemoryShell(steps=steps(registry, Limits()), partitions=partitions, index=index)
-    now_ms = messages[0].append_ms
-    for message in sorted(messages, key=lambda one: (one.append_ms, one.partition, one.offset)):
-        while message.append_ms >= now_ms + 1_000:
-            now_ms += 1_000
-            await shell.tick(now_ms)
-        shell.append(
-            KEY_EVENTS,
-            key=message.key,
-            value=message.value,
-            headers=message.headers,
-            partition=message.partition,
-            append_ms=message.append_ms,
-        )
-        await shell.run()
-    while now_ms < end_ms:
-        now_ms += 1_000
-        await shell.tick(now_ms)
-    states = {owner.key: owner.state.dump() for owner in shell.owners}
-    await shell.close()
-    return states
+class Calm:
+    """Everything in the order in which the log took it, a tick each second, no fault."""
+
+    def __init__(self, registry: Registry, index: EventIndex, partitions: Mapping[str, int]) -> None:
+        self._shell = MemoryShell(steps=steps(registry, Limits()), partitions=partitions, index=index)
+        self._now_ms = 0
+
+    async def live(self, messages: Sequence[Message], end_ms: int) -> dict[tuple[str, int], dict[bytes, bytes]]:
+        """Take messages of the inputs from outside until a moment; returns the states."""
+        shell = self._shell
+        ordered = sorted(messages, key=lambda one: (one.append_ms, one.topic, one.partition, one.offset))
+        self._now_ms = ordered[0].append_ms
+        for message in ordered:
+            await self._tick_until(message.append_ms, 1_000)
+            shell.append(
+                message.topic,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+                partition=message.partition,
+                append_ms=message.append_ms,
+            )
+            await shell.run()
+        await self._tick_until(end_ms, 1_000)
+        return {owner.key: owner.state.dump() for owner in shell.owners}
+
+    async def wait(self, time_ms: int) -> None:
+        """Let time pass, a tick each minute."""
+        await self._tick_until(self._now_ms + time_ms, MINUTE_MS)
+
+    def rejected(self) -> list[bytes]:
+        """The messages of the topic `rejected`."""
+        return [message.value for message in self._shell.messages(REJECTED)]
+
+    async def close(self) -> None:
+        await self._shell.close()
+
+    async def _tick_until(self, time_ms: int, every_ms: int) -> None:
+        while time_ms >= self._now_ms + every_ms:
+            self._now_ms += every_ms
+            await self._shell.tick(self._now_ms)
 
 
 def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
@@ -62,7 +78,7 @@ def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {
         f"{Kind(key[0]).name}/{key[1:].hex()}": _timeless(msgspec.json.decode(value[1:]))
         for key, value in state.items()
-        if key[0] != Kind.METER
+        if key[0] not in {Kind.METER, Kind.POSITION}
     }
 
 
