@@ -19,7 +19,7 @@ from streams.feeds.running import run
 from streams.feeds.settings import FeedSettings
 from streams.feeds.tail import Part, follow, is_unchanged
 from streams.settings import Settings
-from streams.vaultlogs.files import SUFFIXES, FileReason, FileRejected
+from streams.vaultlogs.files import SUFFIXES, FileReason, FileRejected, below
 
 FEED: Final = "files"
 POSITIONS: Final = "files.sqlite"
@@ -117,9 +117,9 @@ class FolderFeed:
             if not path.is_dir():
                 yield path
                 continue
-            for file in sorted(path.rglob("*")):
-                if any(part.startswith(".") for part in file.relative_to(path).parts) or not file.is_file():
-                    continue
+            files, closed = below(path)
+            yield from closed  # reading one says why it cannot be
+            for file in files:
                 suffix = (Path(file.stem).suffix if file.suffix.lower() == ".gz" else file.suffix).lower()
                 if suffix in SUFFIXES:
                     yield file

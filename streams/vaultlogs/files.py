@@ -6,6 +6,7 @@ up to a bound. The last line of a blob that is still being written may be cut sh
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -73,8 +74,10 @@ Read = FileRecord | FileRejected
 def read(paths: Iterable[Path]) -> Iterator[Read]:
     """Read files, and folders with all below them, in the order of their names."""
     for path in walk(paths):
-        if path.is_file():
+        if _is_file(path):
             yield from read_file(path)
+        elif path.is_dir():
+            yield FileRejected(path, None, FileReason.UNREADABLE)
         else:
             yield FileRejected(path, None, FileReason.MISSING)
 
@@ -82,18 +85,33 @@ def read(paths: Iterable[Path]) -> Iterator[Read]:
 def walk(paths: Iterable[Path]) -> Iterator[Path]:
     """List what `read` looks at: files as they are named, and of folders what is a log or claims to hold one.
 
-    Hidden files and other kinds are skipped; a table export is not, because silence would mislead.
+    Hidden files and other kinds are skipped; a table export and a folder that cannot be listed are not, because silence
+    would mislead.
     """
     for path in paths:
         if path.is_dir():
-            yield from (inside for inside in sorted(path.rglob("*")) if _is_log(inside, path))
+            files, closed = below(path)
+            yield from sorted([*(file for file in files if _suffix(file) in SUFFIXES | TABULAR), *closed])
         else:
             yield path
 
 
-def _is_log(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and _suffix(path) in SUFFIXES | TABULAR and path.is_file()
+def below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What lies below a folder, by name: its files, and the folders that cannot be listed; nothing hidden."""
+    closed: list[Path] = []
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=lambda problem: closed.append(Path(problem.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place) / name for name in names if not name.startswith(".")]
+    return sorted(filter(_is_file, files)), sorted(closed)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one to open; one that may not even be looked at is, so that opening it says so."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
 
 
 def _suffix(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,20 @@ def test_utf16_damaged_archives_and_missing_files_have_their_reasons(tmp_path: P
     assert (None, FileReason.NOT_UTF8) in found
     assert found.count((None, FileReason.DAMAGED_ARCHIVE)) == 2
     assert found[-1] == (None, FileReason.MISSING)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_below_that_may_not_be_read_is_said_and_not_passed_over(tmp_path: Path) -> None:
+    written(tmp_path / "a.json", json.dumps(A))
+    locked = written(tmp_path / "b" / "PT1H.json", json.dumps(B)).parent
+
+    try:
+        for mode in (0o000, 0o400):
+            locked.chmod(mode)
+            place = locked if mode == 0 else locked / "PT1H.json"
+            assert list(read([tmp_path]))[1:] == [FileRejected(place, None, FileReason.UNREADABLE)]
+    finally:
+        locked.chmod(0o700)
 
 
 def test_a_folder_is_read_to_the_bottom_in_order_and_only_for_logs(tmp_path: Path) -> None:
