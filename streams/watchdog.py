@@ -35,7 +35,7 @@ class Watchdog:
         self._monotonic = monotonic
         self.lags: dict[OwnerKey, int] = {}
         """Messages not applied yet, at the last look."""
-        self._seen: dict[OwnerKey, tuple[int, int, float]] = {}  # applied, end then, since when
+        self._seen: dict[OwnerKey, tuple[int, int, float]] = {}  # applied, end, when last nothing new was waiting
 
     async def run(self) -> None:
         while True:
@@ -54,7 +54,7 @@ class Watchdog:
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
         for key, (applied, end) in places.items():
             seen = self._seen.get(key)
-            if seen is None or seen[0] != applied:
+            if seen is None or seen[0] != applied or end <= seen[1]:  # quiet for hours is not stuck for hours
                 self._seen[key] = (applied, end, now_s)
-            elif end > seen[1] and now_s - seen[2] > STUCK_AFTER_S:
+            elif now_s - seen[2] > STUCK_AFTER_S:
                 self._die(f"{key} has grown to {end}, and nothing was applied after {applied}")

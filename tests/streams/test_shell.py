@@ -211,6 +211,22 @@ def test_the_watchdog_ends_a_worker_that_applies_nothing_of_a_partition_that_gro
         watchdog.look({KEYS: (6, 12)})
 
 
+def test_a_message_that_just_came_after_a_long_silence_is_not_stuck() -> None:
+    world = World()
+    watchdog = Watchdog(cast("Ends", None), world.shell, die=world.die, monotonic=world.clock.monotonic)
+    watchdog.look({KEYS: (0, 0)})
+    for _ in range(30):
+        world.clock.now_s += STUCK_AFTER_S / 12
+        watchdog.look({KEYS: (0, 0)})
+    world.clock.now_s += STUCK_AFTER_S / 12
+
+    watchdog.look({KEYS: (0, 1)})
+
+    world.clock.now_s += STUCK_AFTER_S
+    with pytest.raises(Died, match="grown to 1"):
+        watchdog.look({KEYS: (0, 1)})
+
+
 class Channel:
     def __init__(self) -> None:
         self.sent: list[str] = []
