@@ -31,7 +31,7 @@ _COLUMNS: Final = ("time", "operation", "outcome", "status", "reason", "principa
 @vault.command()
 def uses(  # noqa: PLR0917 - options, each by its name
     key: Annotated[str, typer.Option("--key", "-k", help="A KEK: VAULT/NAME, or its name alone.")] = "",
-    principal: Annotated[str, typer.Option(help="The vault's caller, by its id.")] = "",
+    principal: Annotated[str, typer.Option(help="The vault's caller, by its id or as alerts name it.")] = "",
     since: Since = "24h",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the oldest first.")] = 1_000,
     index: IndexFile = None,
@@ -42,10 +42,8 @@ def uses(  # noqa: PLR0917 - options, each by its name
     if key:
         vault_name, _, name = key.lower().rpartition("/")
         where |= {"name": name} | ({"vault": vault_name} if vault_name else {})
-    if principal:
-        where["principal_id"] = principal.lower()
     with index_answers(index):
-        found = asyncio.run(_uses(index, where, _since_ms(since), limit + 1))
+        found = asyncio.run(_uses(index, where, principal, _since_ms(since), limit + 1))
     shown = found[:limit]
     if as_json:
         print_json([{name: value for name, value in use.items() if name != "@timestamp"} for use in shown])
@@ -58,11 +56,19 @@ def uses(  # noqa: PLR0917 - options, each by its name
         complaint.print(f"keytrail: these are the oldest {limit:,} of more; narrow them down, or raise --limit")
 
 
-async def _uses(file: Path | None, where: dict[str, str | int | bool], since_ms: int, limit: int) -> list[Any]:
+async def _uses(
+    file: Path | None, where: dict[str, str | int | bool], principal: str, since_ms: int, limit: int
+) -> list[dict[str, Any]]:
+    """The oldest uses. Alerts and lists call a principal by its label, so whoever copies that finds it, too."""
     from streams.index.port import DocKind
 
+    named = {"principal_id": principal.lower()}, {"principal_label": principal}
+    found: dict[str, dict[str, Any]] = {}
     async with opened(file) as documents:
-        return await documents.find(DocKind.KEK_USE, where=where, since_ms=since_ms, limit=limit)
+        for caller in named if principal else ({},):
+            some = await documents.find(DocKind.KEK_USE, where=where | caller, since_ms=since_ms, limit=limit)
+            found |= {use["id"]: use for use in some}
+    return sorted(found.values(), key=lambda use: (use["@timestamp"], use["id"]))[:limit]
 
 
 def _row(use: dict[str, Any]) -> tuple[str, ...]:

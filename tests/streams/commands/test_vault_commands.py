@@ -41,7 +41,7 @@ def use(number: int, at_ms: int, status: KekUseStatus, **fields: str) -> KekUse:
 USES = (
     use(1, NOON_MS + MINUTE_MS, MATCHED, vault="kv-prod", name="tenant-kek", actor="user:4711"),
     use(2, NOON_MS + 2 * MINUTE_MS, UNACCOUNTED, vault="kv-prod", name="tenant-kek", principal_id="stranger"),
-    use(3, NOON_MS + 3 * MINUTE_MS, UNLOGGED, vault="kv-prod", name="tokens-kek"),
+    use(3, NOON_MS + 3 * MINUTE_MS, UNLOGGED, vault="kv-prod", name="tokens-kek", principal_label="lena@Example.com"),
     use(4, NOON_MS + HOUR_MS, UNLOGGED, vault="kv-prod", name="tenant-kek"),
     use(5, NOON_MS + 3 * HOUR_MS, MATCHED, vault="kv-other", name="[red]kek[/red]"),
 )
@@ -79,6 +79,7 @@ def test_uses_are_found_by_key_and_principal(file: Path) -> None:
     assert found("--key", "KV-prod/tenant-kek") == [1, 2, 4]
     assert found("--key", "tokens-kek") == [3]
     assert found("--principal", "STRANGER") == [2]
+    assert found("--principal", "lena@Example.com") == [3]  # as alerts and this list name who has a label
     assert found("--since", rfc3339_ms(NOON_MS + HOUR_MS)) == [4, 5]
 
 
