@@ -16,6 +16,7 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 MAX_DAYS: Final = 3_660
 MAX_FACTOR: Final = 1_000
+MAX_HOURS: Final = 31 * 24
 
 
 class Classification(StrEnum):
@@ -50,12 +51,14 @@ class Terms:
     Attributes:
         dek_days: a DEK's cryptoperiod, at threat level normal.
         unlabelled: the classification of a key that has no label.
+        regenerated_hours: a DEK that is younger stays when a token is regenerated, at threat level normal; 0: none.
         factors: what cryptoperiods are divided by.
         sources: where the numbers of each table come from.
     """
 
     dek_days: dict[Classification, int]
     unlabelled: Classification
+    regenerated_hours: dict[Classification, int]
     kek_days: int
     factors: dict[ThreatLevel, int]
     purged_within_hours: int
@@ -67,6 +70,10 @@ class Terms:
     def dek_ms(self, classification: Classification | None, level: ThreatLevel) -> int:
         """Give the cryptoperiod of a DEK, in milliseconds."""
         return self.dek_days[classification or self.unlabelled] * DAY_MS // self.factors[level]
+
+    def regenerated_ms(self, classification: Classification | None, level: ThreatLevel) -> int:
+        """Give the age below which a DEK stays when a token is regenerated, in milliseconds."""
+        return self.regenerated_hours[classification or self.unlabelled] * HOUR_MS // self.factors[level]
 
     def kek_ms(self, level: ThreatLevel) -> int:
         """Give the cryptoperiod of a KEK, in milliseconds."""
@@ -101,6 +108,9 @@ class Terms:
         return cls(
             dek_days={one: _number(document, "dek", one, MAX_DAYS) for one in Classification},
             unlabelled=Classification(unlabelled),
+            regenerated_hours={
+                one: _number(document, "regenerated", f"{one}_hours", MAX_HOURS, least=0) for one in Classification
+            },
             kek_days=_number(document, "kek", "days", MAX_DAYS),
             factors={ThreatLevel.NORMAL: 1, **factors},
             purged_within_hours=_number(document, "token", "purged_within_hours", MAX_DAYS),
@@ -113,6 +123,7 @@ class Terms:
 
 _TABLES: Final[dict[str, frozenset[str]]] = {
     "dek": frozenset({"unlabelled", *Classification}),
+    "regenerated": frozenset({f"{one}_hours" for one in Classification}),
     "kek": frozenset({"days"}),
     "threat": frozenset({ThreatLevel.ELEVATED, ThreatLevel.SEVERE}),
     "token": frozenset({"purged_within_hours"}),
@@ -127,10 +138,10 @@ def _exactly(place: str, table: dict[str, Any], names: Any) -> None:
         raise TermsInvalid(f"{place}.{name[:64]}", "unknown field")
 
 
-def _number(document: dict[str, Any], table: str, name: str, most: int) -> int:
+def _number(document: dict[str, Any], table: str, name: str, most: int, *, least: int = 1) -> int:
     value = document[table][name]
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise TermsInvalid(f"{table}.{name}", f"not a number from 1 to {most}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise TermsInvalid(f"{table}.{name}", f"not a number from {least} to {most}")
     return value
 
 

@@ -18,8 +18,10 @@ from cryptocore.event_texts import owner_parts
 from cryptocore.events import KeyRef, Operation, Outcome, Reason
 from cryptocore.keys import KeyReason
 from cryptocore.store import StoreConflict, database_ms, outbox_row
+from cryptocore.terms import Terms
 from cryptocore.token_endings import Endings, Purged
 from cryptocore.token_life import Read, check_expiry, check_value, living, next_generation, over, token_record
+from cryptocore.token_rotation import is_due, packaged_terms
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 from cryptocore.wrapping import Secret
 
@@ -36,10 +38,12 @@ class TokenVault:
 
     Args:
         core: encrypts and decrypts; its store must be a database that has the tables of tokens.
+        terms: say when a regenerated token rotates its owner's DEK; the packaged ones unless given.
     """
 
-    def __init__(self, core: "CryptoCore") -> None:
+    def __init__(self, core: "CryptoCore", terms: Terms | None = None) -> None:
         self._core = core
+        self._terms = terms or packaged_terms()
 
     @property
     def _parts(self) -> "Parts":
@@ -151,6 +155,7 @@ class TokenVault:
     ) -> TokenInfo:
         """Replace a token that lives, or one that expired, by its new value; the DEK is rotated first (policy 6.3b).
 
+        It is not where the terms give its classification an interval, and the DEK is younger (`token_rotation`).
         The old ciphertext is erased in the transaction that writes the new one. When the DEK cannot be rotated nothing
         has changed, and the call can be repeated.
 
@@ -168,8 +173,9 @@ class TokenVault:
             check_expiry(read, expires_at_ms, self._monotonic())
             if read.row is None or read.row.info.ended_as is Ended.INVALIDATED:
                 raise no_arrow("there is no token to regenerate" if read.row is None else "the token was invalidated")
-            reason = KeyReason.TOKEN_REGENERATED
-            await self._core.rotate(owner, reason=reason, actor=subject.actor, purpose=subject.purpose)
+            if await is_due(self._parts, owner, self._terms):
+                reason = KeyReason.TOKEN_REGENERATED
+                await self._core.rotate(owner, reason=reason, actor=subject.actor, purpose=subject.purpose)
             planned = next_generation(owner, token_id, read, expires_at_ms)
             row = await self._encrypted(planned, held, subject, create_missing=False)
             await self._write(Operation.TOKEN_REGENERATE, row, subject, before=read.row)
