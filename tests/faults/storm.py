@@ -19,7 +19,7 @@ from tests.faults.deployment import PARTITIONS, SESSION_S, STOP_S, Deployment
 from tests.faults.logs import messages_of
 from tests.faults.loopback import Mode, Told
 from tests.faults.processes import Processes
-from tests.faults.service import SERVICE
+from tests.faults.service import OWNERS, SERVICE
 
 MAIN = "main"
 """The family of owners that most processes work for."""
@@ -62,12 +62,16 @@ class Storm:
         """Two workers, two services, the feed; go on when all have something to do."""
         first, second = self.processes.worker(), self.processes.worker()
         self.processes.feed_from(self.deployment.vault.logs)
-        self.processes.service(self.deployment.job(self._steady, family=MAIN))
+        job = self.deployment.job(self._steady, family=MAIN)
+        self.processes.service(job)
         self.processes.service(self.deployment.job(self._next()))
         await self.processes.until(
             lambda: self.processes.takeovers(first) > 0 and self.processes.takeovers(second) > 0, "both workers begin"
         )
-        await self.processes.until(lambda: self.deployment.vault.delivered > 0, "the vault's log is read")
+        made = job.file("acknowledged")
+        await self.processes.until(
+            lambda: made.exists() and len(made.read_text().splitlines()) > OWNERS, "the keys that others use are made"
+        )
 
     # --- processes ---
 
