@@ -203,6 +203,8 @@ def place_of(record: str | bytes, plaintext: bytes = b"") -> bytes:
     Raises:
         EnvelopeInvalid: `record` is empty, too long or no text, or the plaintext is too long.
     """
+    if not isinstance(plaintext, bytes | bytearray | memoryview):
+        raise EnvelopeInvalid("plaintext", "not bytes: encode a text first")
     if len(plaintext) > MAX_PLAINTEXT:
         raise EnvelopeInvalid("plaintext", f"longer than {MAX_PLAINTEXT} bytes")
     try:

@@ -15,6 +15,10 @@ GROWING: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO)
 """Topics of many partitions: each generation has its own."""
 
 
+SHORTEST_SECRET: Final = 16
+"""Bytes of a secret that signs deliveries: 128 bits."""
+
+
 class Settings(BaseSettings):
     """Where the log, the index and the registry are, and how much of the machine a worker may take."""
 
@@ -103,6 +107,9 @@ class Settings(BaseSettings):
             raise ValueError("KEYTRAIL_WEBHOOK_URL and KEYTRAIL_WEBHOOK_SECRET come together: deliveries are signed")
         if self.canary_route is not None and self.canary_secret is None:
             raise ValueError("KEYTRAIL_CANARY_ROUTE needs KEYTRAIL_CANARY_SECRET: deliveries are signed")
+        for name, secret in (("WEBHOOK", self.webhook_secret), ("CANARY", self.canary_secret)):
+            if secret is not None and len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
+                raise ValueError(f"KEYTRAIL_{name}_SECRET has fewer than {SHORTEST_SECRET} bytes")
         return self
 
     def generation_of(self, name: str) -> int:

@@ -63,6 +63,8 @@ def ensure() -> None:
         differences = asyncio.run(kafka_topics.ensure(chosen))
     for difference in differences:
         complaint.print(str(difference), markup=False, soft_wrap=True)
+    if not differences:
+        console.print(f"all {len(kafka_topics.wanted(chosen))} topics are there and as they must be")
     raise typer.Exit(NOT_ALL_WELL if differences else 0)
 
 

@@ -24,7 +24,7 @@ def reindex(
 
     chosen = settings()
     if into is not None:
-        chosen = chosen.model_copy(update={"index_prefix": into})
+        chosen = settings(index_prefix=into)
     try:
         with plainly(kafka=chosen.kafka_bootstrap):
             rebuilt = asyncio.run(_rebuild(chosen))

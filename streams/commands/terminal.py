@@ -69,15 +69,15 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False, width=None if console.is_terminal else _PIPE_WIDTH).print(table)
 
 
-def settings() -> "Settings":
-    """Read KEYTRAIL_*, or end with what is wrong in it."""
+def settings(**given: str) -> "Settings":
+    """Read KEYTRAIL_*, or end with what is wrong in it; what the command line gave comes before the environment."""
     needs("pydantic_settings", extra="monitor")
     from pydantic import ValidationError
 
     from streams.settings import Settings
 
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as problem:
         raise _invalid("KEYTRAIL_*", problem) from None
 

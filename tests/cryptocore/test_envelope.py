@@ -14,6 +14,7 @@ from cryptocore.envelope import (
     associated_data,
     decrypt_envelope,
     encrypt_envelope,
+    place_of,
 )
 from cryptocore.errors import DecryptionFailed, EnvelopeInvalid
 
@@ -210,3 +211,8 @@ def test_a_part_of_an_owner_is_visible_ascii(name: str) -> None:
             make(name)
     with pytest.raises(EnvelopeInvalid):
         Owner(tenant_id="t")
+
+
+def test_a_text_is_refused_with_what_to_do() -> None:
+    with pytest.raises(EnvelopeInvalid, match="plaintext: not bytes: encode a text first"):
+        place_of("tokens/17/access", "a token")  # type: ignore[arg-type]

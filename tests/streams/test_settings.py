@@ -51,3 +51,14 @@ def test_topics_of_many_partitions_carry_their_generation_and_others_go_on() -> 
         assert (second.topic(name), second.state_topic(name)) == (first.topic(name), first.state_topic(name))
     assert [generation_in(one.topic("who"), "who") for one in (first, second)] == [1, 2]
     assert generation_in("who.g7.who", "who") == 1
+
+
+@pytest.mark.parametrize("name", ["webhook", "canary"])
+def test_a_short_secret_is_refused_without_being_shown(name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(
+            **{f"{name}_secret": "hunter2", f"{name}_url" if name == "webhook" else f"{name}_route": "https://x.test/"}
+        )  # type: ignore[arg-type]
+
+    assert f"KEYTRAIL_{name.upper()}_SECRET has fewer than 16 bytes" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
