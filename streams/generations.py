@@ -7,9 +7,10 @@ written when that state is whole, and no worker of another generation starts fro
 from typing import Final, Literal
 
 import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 
-from streams.messages import KEY_EVENTS, SOURCES
+from streams.messages import KEY_EVENTS, SOURCES, VAULT_ACCESS
 from streams.settings import Settings
 from streams.state import Kind, State
 from streams.statelog_kafka import read
@@ -17,6 +18,8 @@ from streams.statelog_kafka import read
 _ID: Final = b"generation"
 MARK_KEY: Final = bytes((Kind.POSITION,)) + _ID
 _FIRST: Final = 1
+LATE_MS: Final = 2 * 60_000
+"""The mark has the time of the machine that wrote it, messages have the broker's."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,24 +42,27 @@ def mark_in(sources: State) -> Mark | None:
     return sources.get(Kind.POSITION, _ID, Mark)
 
 
-async def problem(settings: Settings, existing: set[str]) -> str:
-    """Why no worker may run with these settings, or nothing.
-
-    Args:
-        settings: of the worker.
-        existing: full names of the topics that there are.
+async def mark_of(settings: Settings) -> Mark | None:
+    """Read the mark.
 
     Raises:
         KafkaError: the log did not answer.
     """
-    place = settings.state_topic(SOURCES)
     sources = State()
-    if place in existing:
-        await read(place, 0, sources, connection=settings.kafka_connection())
-    mark = mark_in(sources)
+    await read(settings.state_topic(SOURCES), 0, sources, connection=settings.kafka_connection())
+    return mark_in(sources)
+
+
+def problem(settings: Settings, mark: Mark | None, existing: set[str]) -> str:
+    """Why no worker may run with these settings, or nothing.
+
+    Args:
+        settings: of the worker.
+        mark: what is in use.
+        existing: full names of the topics that there are.
+    """
     if mark is None:
-        before = settings.model_copy(update={"generation": settings.generation - 1})
-        if settings.generation == _FIRST or before.topic(KEY_EVENTS) not in existing:
+        if settings.generation == _FIRST or _before(settings).topic(KEY_EVENTS) not in existing:
             return ""
         return f"generation {settings.generation} has no state yet: keytrail topics migrate"
     if (mark.generation, mark.partitions) == (settings.generation, settings.partitions):
@@ -65,3 +71,24 @@ async def problem(settings: Settings, existing: set[str]) -> str:
         f"the state is of generation {mark.generation} with {mark.partitions} partitions: "
         "set KEYTRAIL_GENERATION and KEYTRAIL_PARTITIONS to that, or migrate"
     )
+
+
+async def sent_late(settings: Settings, mark: Mark, existing: set[str]) -> list[str]:
+    """Full names of the topics of the generation before into which somebody still sends.
+
+    Raises:
+        KafkaError: the log did not answer.
+    """
+    names = {_before(settings).topic(name) for name in (KEY_EVENTS, VAULT_ACCESS)} & existing
+    found = []
+    async with AIOKafkaConsumer(*names, **settings.kafka_connection()) as consumer:
+        for name in sorted(names):
+            places = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
+            later = await consumer.offsets_for_times(dict.fromkeys(places, mark.at_ms + LATE_MS))
+            if any(offset is not None for offset in later.values()):
+                found.append(name)
+    return found
+
+
+def _before(settings: Settings) -> Settings:
+    return settings.model_copy(update={"generation": settings.generation - 1})

@@ -90,12 +90,23 @@ async def differences(settings: Settings) -> list[Difference]:
     try:
         existing = set(await admin.list_topics())
         found = [Difference(topic.name, "is missing", fatal=True) for topic in topics if topic.name not in existing]
-        generation = await generations.problem(settings, existing)
-        if generation:
-            found.append(Difference(settings.topic(KEY_EVENTS), generation, fatal=True))
+        found += await _generation(settings, existing)
         return found + await _differences(admin, [topic for topic in topics if topic.name in existing])
     finally:
         await admin.close()
+
+
+async def _generation(settings: Settings, existing: set[str]) -> list[Difference]:
+    """Look whether the state is of this generation, and whether somebody is left behind in the one before."""
+    known = settings.state_topic(SOURCES) in existing
+    mark = await generations.mark_of(settings) if known else None
+    problem = generations.problem(settings, mark, existing)
+    if problem:
+        return [Difference(settings.topic(KEY_EVENTS), problem, fatal=True)]
+    if mark is None:
+        return []
+    said = f"messages still come, and nobody reads them: generation {mark.generation} is in use"
+    return [Difference(name, said, fatal=False) for name in await generations.sent_late(settings, mark, existing)]
 
 
 async def _appear(admin: AIOKafkaAdminClient, names: set[str]) -> None:

@@ -19,13 +19,15 @@ from cryptocore.events import KekRef, Operation, Phase, VaultAttempt
 from cryptocore.registry import Registry
 from streams import topics
 from streams.feeds.records import key_of
-from streams.generations import MARK_KEY
+from streams.generations import LATE_MS, MARK_KEY, mark_of, sent_late
 from streams.index.port import DocKind
 from streams.instances import Instance, Status
-from streams.messages import CORRELATE, KEY_EVENTS, SOURCES, VAULT_ACCESS
+from streams.messages import CORRELATE, KEY_EVENTS, SOURCES, VAULT_ACCESS, Effects, Message
 from streams.migrate import Done, Refused, migrate, next_generation
 from streams.pipeline import steps
 from streams.process import Worker
+from streams.rejected import Rejected, decode, reject
+from streams.rejects import requeue
 from streams.settings import GROWING, Settings
 from streams.sources import Reach
 from streams.state import Kind, State
@@ -210,6 +212,7 @@ async def test_a_generation_with_more_partitions_knows_what_the_one_before_knew(
 
     assert company.deaths == []
     assert await everything(old) == before
+    await _say_late(company, old)
     assert len(company.documents(DocKind.VAULT_ACCESS)) == 2
 
 
@@ -277,9 +280,43 @@ async def test_chains_are_given_up_on_request_and_what_an_interrupted_run_left_i
     assert company.deaths == []
 
 
+async def _say_late(company: Deployment, old: Settings) -> None:
+    """What is sent into an old topic after the change is told."""
+    mark = await mark_of(company.settings)
+    assert mark is not None
+    assert (mark.generation, mark.partitions) == (2, NEW)
+    earlier = msgspec.structs.replace(mark, at_ms=mark.at_ms - LATE_MS)
+    names = {old.topic(VAULT_ACCESS), old.topic(KEY_EVENTS)}
+    assert await sent_late(company.settings, earlier, names) == []
+    async with AIOKafkaProducer(**old.kafka_connection()) as producer:
+        await producer.send_and_wait(old.topic(VAULT_ACCESS), b"{}", partition=1)
+
+    assert await sent_late(company.settings, earlier, names) == [old.topic(VAULT_ACCESS)]
+
+
 async def _leave(settings: Settings, topic: str, number: int, key: bytes, value: bytes) -> None:
     async with AIOKafkaProducer(**settings.kafka_connection()) as producer:
         await producer.send_and_wait(settings.state_topic(topic), value, key=key, partition=number)
+
+
+async def test_of_what_was_rejected_before_only_vault_records_are_sent_on_by_their_key(
+    kafka: str, tmp_path: Path
+) -> None:
+    settings = next_generation(await fresh(kafka, tmp_path, partitions=OLD), NEW)
+    assert await topics.ensure(settings) == []
+    kept: list[tuple[int, Rejected]] = []
+    for topic, key in ((KEY_EVENTS, None), (VAULT_ACCESS, b"kt-prod/tokens-kek"), (VAULT_ACCESS, None)):
+        effects = Effects()
+        reject(Message(topic, 1, 0, now_ms(), key, b"x"), "rejected", "value", "is none", now_ms(), effects)
+        kept.append((len(kept), decode(effects.out[0].value)))
+
+    outcomes = [outcome async for _, _, outcome in requeue(settings, kept)]
+
+    assert [str(one) for one in outcomes if not isinstance(one, int)] == [
+        "is of generation 1 of its topic, which is not read any more"
+    ] * 2
+    found = await everything(settings)
+    assert found == {settings.topic(VAULT_ACCESS): [(b"kt-prod/tokens-kek", b"x")]}
 
 
 def test_the_command_says_what_is_missing_and_what_to_start_with(kafka: str, tmp_path: Path) -> None:
@@ -290,8 +327,10 @@ def test_the_command_says_what_is_missing_and_what_to_start_with(kafka: str, tmp
     done = run("topics", "migrate", "--partitions", "3", **told)
     again = run("topics", "migrate", "--partitions", "3", **told)
     other = run("topics", "migrate", "--partitions", "5", **told)
+    more = run("topics", "migrate", "--partitions", "65", **told)
 
-    assert (fewer.exit_code, fewer.stderr) == (1, "a new generation has more than 2 partitions\n")
+    assert (fewer.exit_code, fewer.stderr) == (1, "a new generation has more than 2 partitions, and at most 64\n")
+    assert (more.exit_code, more.stderr) == (fewer.exit_code, fewer.stderr)
     assert done.exit_code == 0
     assert "KEYTRAIL_GENERATION=2 KEYTRAIL_PARTITIONS=3" in done.stdout
     assert (again.exit_code, "was already that of generation 2" in again.stdout) == (0, True)
