@@ -7,11 +7,9 @@ No SDK object and no SDK exception leaves this file: they hold the request's bod
 
 import asyncio
 import base64
-import binascii
 import os
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +25,7 @@ from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
 from cryptocore.kek_vault import VaultAnswer
+from cryptocore.vault_answers import STATUS_REASONS, Answer, failed, read_document, read_key, request_id, retry_after
 from cryptocore.wrapping import Unwrapped, VaultCallFailed, Wrapped
 
 ALGORITHM = "RSA-OAEP-256"
@@ -38,34 +37,8 @@ READ_TIMEOUT_S = 10
 # than MAX_RETRY_AFTER_S the call ends.
 BACKOFF_S = (0.2, 0.8, 2.0)
 MAX_RETRY_AFTER_S = 5.0
-BELIEVED_RETRY_AFTER_S = 300.0
 
-_STATUS_REASONS = {
-    401: Reason.VAULT_DENIED,
-    403: Reason.VAULT_DENIED,
-    404: Reason.VAULT_NOT_FOUND,
-    429: Reason.VAULT_THROTTLED,
-}
-_RETRYABLE = frozenset({Reason.VAULT_THROTTLED, Reason.VAULT_UNREACHABLE, Reason.VAULT_ERROR})
 _DONE = frozenset({200, 204})
-_SERVER_ERRORS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One attempt and what came of it: either a value and the key it was made with, or a reason."""
-
-    attempt: VaultAttempt
-    reason: Reason | None
-    value: bytes
-    kid: str
-    retry_after_s: float | None
-    document: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def retryable(self) -> bool:
-        status = self.attempt.http_status
-        return self.reason in _RETRYABLE and (status is None or status == 429 or status >= _SERVER_ERRORS)  # noqa: PLR2004
 
 
 class AzureKeyWrapper:
@@ -167,7 +140,7 @@ class AzureKeyWrapper:
         parts = urlsplit(path)
         if parts.netloc and (parts.scheme, parts.netloc.lower().removesuffix(":443")) != ("https", self._host):
             raise VaultCallFailed(Reason.VAULT_ERROR, (), retryable=False)  # the token goes to this vault only
-        attempts, answer = await self._call(method, path, body, call_ids, read=_read_document)
+        attempts, answer = await self._call(method, path, body, call_ids, read=read_document)
         return VaultAnswer(answer.document, attempts)
 
     async def close(self) -> None:
@@ -203,7 +176,7 @@ class AzureKeyWrapper:
 
     async def _operate(
         self, verb: str, value: bytes, version: str, call_ids: tuple[str, ...], *, algorithm: str = ALGORITHM
-    ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
+    ) -> tuple[tuple[VaultAttempt, ...], Answer]:
         body = {"alg": str(algorithm), "value": base64.urlsafe_b64encode(value).rstrip(b"=").decode()}
         attempts, answer = await self._call("POST", f"keys/{self.name}/{version}/{verb}", body, call_ids)
         if not self._is_version(answer.kid, version):
@@ -217,20 +190,20 @@ class AzureKeyWrapper:
         body: dict[str, Any] | None,
         call_ids: tuple[str, ...],
         *,
-        read: "Callable[[AsyncHttpResponse, VaultAttempt], _Answer] | None" = None,
-    ) -> tuple[tuple[VaultAttempt, ...], _Answer]:
+        read: "Callable[[AsyncHttpResponse, VaultAttempt], Answer] | None" = None,
+    ) -> tuple[tuple[VaultAttempt, ...], Answer]:
         made: list[VaultAttempt] = []
         for number, call_id in enumerate(call_ids):
-            answer = await self._attempt(method, path, body, call_id, read or _read)
+            answer = await self._attempt(method, path, body, call_id, read or read_key)
             made.append(answer.attempt)
             if answer.reason is None:
                 return tuple(made), answer
             if not answer.retryable or number + 1 == len(call_ids):
-                raise _failed(answer, tuple(made)) from None
+                raise failed(answer, tuple(made)) from None
             backoff = BACKOFF_S[min(number, len(BACKOFF_S) - 1)]
             asked = answer.retry_after_s
             if asked is not None and asked > MAX_RETRY_AFTER_S:
-                raise _failed(answer, tuple(made)) from None  # longer than a caller waits; the budget remembers it
+                raise failed(answer, tuple(made)) from None  # longer than a caller waits; the budget remembers it
             await self._sleep(backoff if asked is None else asked)
         raise ConfigurationError("a vault call needs at least one call id")
 
@@ -240,8 +213,8 @@ class AzureKeyWrapper:
         path: str,
         body: dict[str, Any] | None,
         call_id: str,
-        read: Callable[[AsyncHttpResponse, VaultAttempt], _Answer],
-    ) -> _Answer:
+        read: Callable[[AsyncHttpResponse, VaultAttempt], Answer],
+    ) -> Answer:
         started = rfc3339(self._clock.now_us())
         request = HttpRequest(method, path, json=body, headers={"x-ms-client-request-id": call_id})
         try:
@@ -249,17 +222,17 @@ class AzureKeyWrapper:
         except AzureError as problem:
             denied = isinstance(problem, ClientAuthenticationError)
             reason = Reason.VAULT_DENIED if denied else Reason.VAULT_UNREACHABLE
-            return _Answer(VaultAttempt(call_id=call_id, started_at=started), reason, b"", "", None)
+            return Answer(VaultAttempt(call_id=call_id, started_at=started), reason, b"", "", None)
         attempt = VaultAttempt(
             call_id=call_id,
-            request_id=_request_id(response),
+            request_id=request_id(response),
             http_status=response.status_code,
             started_at=started,
             ended_at=rfc3339(self._clock.now_us()),
         )
         if response.status_code not in _DONE:
-            reason = _STATUS_REASONS.get(response.status_code, Reason.VAULT_ERROR)
-            return _Answer(attempt, reason, b"", "", _retry_after(response))
+            reason = STATUS_REASONS.get(response.status_code, Reason.VAULT_ERROR)
+            return Answer(attempt, reason, b"", "", retry_after(response))
         return read(response, attempt)
 
     def _is_version(self, kid: str, version: str) -> bool:
@@ -282,41 +255,3 @@ def _vault_host(vault_url: str) -> str:
     if parts.scheme != "https" or not name or host.removeprefix(name) not in VAULT_SUFFIXES:
         raise ConfigurationError(f"not the URL of a Key Vault (https and one of {', '.join(VAULT_SUFFIXES)})")
     return host
-
-
-def _request_id(response: AsyncHttpResponse) -> str | None:
-    return response.headers.get("x-ms-request-id")
-
-
-def _retry_after(response: AsyncHttpResponse) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), BELIEVED_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else None
-
-
-def _failed(answer: _Answer, made: tuple[VaultAttempt, ...]) -> VaultCallFailed:
-    assert answer.reason is not None
-    return VaultCallFailed(answer.reason, made, retryable=answer.retryable, retry_after_s=answer.retry_after_s)
-
-
-def _read(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:
-    """Take value and kid out of a 200; an answer of another form is an error of the vault, not of ours."""
-    try:
-        content = response.json()
-        if "key" in content:
-            return _Answer(attempt, None, b"", str(content["key"]["kid"]), None)
-        text = content["value"]
-        value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        return _Answer(attempt, None, value, str(content["kid"]), None)
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        return _Answer(attempt, Reason.VAULT_ERROR, b"", "", None)
-
-
-def _read_document(response: AsyncHttpResponse, attempt: VaultAttempt) -> _Answer:
-    """Take the JSON of an administrative answer; there is none after a purge."""
-    try:
-        document = response.json() if response.content else {}
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        return _Answer(attempt, Reason.VAULT_ERROR, b"", "", None)
-    return _Answer(attempt, None, b"", "", None, document)

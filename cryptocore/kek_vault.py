@@ -7,7 +7,7 @@ a vault shows the public half of a key and its attributes.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from cryptocore.event_lines import VaultAttempt
 from cryptocore.wrapping import KeyWrapper
@@ -16,6 +16,16 @@ KEY_SIZE: Final = 3072
 """Bits of a KEK that is made here."""
 KEY_OPERATIONS: Final = ("wrapKey", "unwrapKey")
 _MOST_PAGES: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class NamedKek:
+    """A key of a vault, as settings name it."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    vault_url: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

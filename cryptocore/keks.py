@@ -4,78 +4,30 @@ A KEK has no key record: its life is in the vault. So an act is an intent before
 wrap is, and the monitor joins both with the vault's own record.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from cryptocore import approval_desk
 from cryptocore.approvals import Action, Approval, ApprovalInvalid, SignedApproval
-from cryptocore.audit import Refusal, Subject, no_arrow
+from cryptocore.audit import Refusal, no_arrow
 from cryptocore.copies import UNDECLARED, Copies
 from cryptocore.envelope import KEY_ID_SIZE
-from cryptocore.errors import ConfigurationError
-from cryptocore.event_texts import PERSON
-from cryptocore.events import KeyRef, Operation, Reason, kek_key_id
-from cryptocore.kek_dependence import Dependence, dependence, loss_statement, purge_statement
+from cryptocore.events import KeyRef, Operation
+from cryptocore.kek_acting import KekActing, Told
+from cryptocore.kek_dependence import dependence, loss_statement, purge_statement
+from cryptocore.kek_looking import IS, Kek, key_of
 from cryptocore.kek_vault import (
     KEY_OPERATIONS,
     KEY_SIZE,
     KekPresence,
-    KekState,
     KekVault,
     VaultAnswer,
-    deleted,
-    present,
-    versions_of,
 )
-from cryptocore.keys import KeyState
 from cryptocore.store import database_ms
-from cryptocore.store_tables import KEY_VERSION
-from cryptocore.vaultcalls import vault_refusal
-from cryptocore.wrapping import KeyWrapper, VaultCallFailed
-
-if TYPE_CHECKING:
-    from cryptocore.parts import Parts
-
-T = TypeVar("T")
-
-LOCAL: Final = "the KEK {} is in this process and in no vault"
-
-
-@dataclass(frozen=True, slots=True)
-class Kek:
-    """A KEK as configured, as its vault shows it, and how many key versions are under each of its versions.
-
-    Attributes:
-        state: None when the vault does not say; `problem` says why.
-        deks: by KEK version; destroyed key versions do not count. Read from columns: see `Keks.dependence`.
-        for_new_keys: new keys are wrapped under it.
-    """
-
-    alias: str
-    vault: str
-    name: str
-    state: KekState | None
-    deks: dict[str, int]
-    for_new_keys: bool
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Who acts on a KEK, what for, and a word for the trail."""
-
-    subject: Subject
-    note: str | None
-
-    @classmethod
-    def of(cls, actor: str | None, purpose: str | None, note: str | None) -> "Told":
-        """Take who acts from the call or from context."""
-        subject = Subject.of(actor, purpose)
-        return cls(subject, note if subject.actor.startswith(PERSON) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +45,8 @@ class Giving:
     approvals: Sequence[SignedApproval] = ()
 
 
-class Keks:
+class Keks(KekActing):
     """Acts on the configured KEKs, by alias."""
-
-    def __init__(self, parts: "Parts") -> None:
-        self._parts = parts
-
-    async def all(self) -> list[Kek]:
-        """Look at every configured KEK; one whose vault does not answer says so.
-
-        Raises:
-            KeyUnavailable: the store does not answer.
-        """
-        return [await self._look(alias, strict=False) for alias in self._parts.wrappers]
-
-    async def get(self, alias: str) -> Kek:
-        """Look at a KEK.
-
-        Raises:
-            KeyUnavailable, AccessDenied: store or vault do not answer, or refuse.
-        """
-        return await self._look(alias, strict=True)
-
-    async def dependence(self, alias: str, version: str | None = None, *, copies: Copies = UNDECLARED) -> Dependence:
-        """Say what depends on a KEK, or on one of its versions, by every signed record.
-
-        Raises:
-            KeyUnavailable: the store does not answer.
-        """
-        self.wrapper(alias)
-        now_ms = await self._parts.ask(database_ms)
-        return await dependence(self._parts, alias, version, copies, now_ms=now_ms)
 
     async def create(
         self,
@@ -146,7 +69,7 @@ class Keks:
         async def work(vault: KekVault) -> VaultAnswer:
             state = await self._state(vault)
             if state.presence is not KekPresence.ABSENT:
-                raise no_arrow(f"the KEK {alias} {_IS[state.presence]}", _key(vault))
+                raise no_arrow(f"the KEK {alias} {IS[state.presence]}", key_of(vault))
             return await self._call(Operation.CREATE, vault, told, ("POST", f"keys/{vault.name}/create", body))
 
         return await self._act(Operation.CREATE, alias, told, work)
@@ -299,55 +222,6 @@ class Keks:
             raise refusal.public() from None
         return purge_statement(self._parts, _named(vault, None), state.deleted_ms)
 
-    # How each is done
-
-    async def _act(
-        self, operation: Operation, alias: str, told: Told, work: Callable[[KekVault], Awaitable[VaultAnswer]]
-    ) -> Kek:
-        """Run an act to its end. What we refuse leaves one event; what the vault refuses has left its outcome."""
-        vault = self._vault(alias)
-        about = told.subject.about(_key(vault))
-
-        async def act() -> Refusal | None:
-            try:
-                await work(vault)
-            except _Answered as answered:
-                return answered.refusal
-            return None
-
-        refusal = await self._parts.acts.live(operation, about, act())
-        if refusal is not None:
-            raise refusal.public()
-        return await self._look(alias, strict=False)
-
-    async def _call(
-        self,
-        operation: Operation,
-        vault: KekVault,
-        told: Told,
-        request: tuple[str, str, dict[str, Any] | None],
-        *,
-        version: str | None = None,
-    ) -> VaultAnswer:
-        async def perform(call_ids: tuple[str, ...]) -> VaultAnswer:
-            return await vault.administer(*request, call_ids=call_ids)
-
-        subject = told.subject.about(_key(vault))
-        try:
-            return await self._parts.calls.administer(
-                operation, vault, perform, kek_version=version, subject=subject, note=told.note
-            )
-        except Refusal as refusal:
-            raise _Answered(refusal) from None
-
-    async def _update(
-        self, operation: Operation, vault: KekVault, version: str, told: Told, *, enabled: bool
-    ) -> VaultAnswer:
-        body = {"attributes": {"enabled": enabled}}
-        return await self._call(
-            operation, vault, told, ("PATCH", f"keys/{vault.name}/{version}", body), version=version
-        )
-
     async def _let_go(
         self,
         vault: KekVault,
@@ -374,18 +248,18 @@ class Keks:
         if not lost.none:
             statement = loss_statement(parts, named, act, lost)
             if giving.accept_loss is None:
-                raise no_arrow(f"the KEK {alias} cannot be {_DONE[act]}: {lost}", _key(vault))
+                raise no_arrow(f"the KEK {alias} cannot be {_DONE[act]}: {lost}", key_of(vault))
             if giving.accept_loss != statement:
-                raise no_arrow("what would be lost now is not what was approved", _key(vault))
+                raise no_arrow("what would be lost now is not what was approved", key_of(vault))
             statements[Action.ACCEPT_LOSS] = statement
         if not statements:
             return
-        pairs = {action: _of(giving.approvals, action, _key(vault)) for action in statements}
+        pairs = {action: _of(giving.approvals, action, key_of(vault)) for action in statements}
 
         def use(connection: Connection) -> None:
             for action, statement in statements.items():
                 names = (action, bytes(KEY_ID_SIZE), 0, 0, sha256(statement).digest())
-                approval_desk.use(connection, pairs[action], parts.registry, names, key=_key(vault))
+                approval_desk.use(connection, pairs[action], parts.registry, names, key=key_of(vault))
 
         await parts.keyring.run(parts.store.transaction, use)
 
@@ -393,116 +267,13 @@ class Keks:
         if alias == self._parts.kek_alias:
             raise no_arrow(f"new keys are wrapped under the KEK {alias}: configure another one for them first")
 
-    async def _look(self, alias: str, *, strict: bool) -> Kek:
-        parts, wrapper = self._parts, self.wrapper(alias)
-        query = (
-            select(KEY_VERSION.c.kek_version, func.count())
-            .where((KEY_VERSION.c.kek_alias == alias) & (KEY_VERSION.c.state != KeyState.DESTROYED.value))
-            .group_by(KEY_VERSION.c.kek_version)
-        )
-        deks = {row[0]: row[1] for row in await parts.ask(lambda connection: list(connection.execute(query)))}
-        state, problem = None, None
-        if isinstance(wrapper, KekVault):
-            try:
-                state = await self._state(wrapper)
-            except Refusal as refusal:
-                if strict:
-                    raise refusal.public() from None
-                problem = str(refusal)
-        else:
-            problem = LOCAL.format(alias)
-        return Kek(alias, wrapper.vault, wrapper.name, state, deks, alias == parts.kek_alias, problem)
 
-    async def _state(self, vault: KekVault) -> KekState:
-        """Ask the vault.
-
-        Raises:
-            Refusal: it does not say.
-        """
-        try:
-            bundle = await vault.administer("GET", f"keys/{vault.name}", None, call_ids=vault.draw_call_ids())
-            return present(bundle.document, await versions_of(vault))
-        except VaultCallFailed as failed:
-            if failed.reason is Reason.VAULT_DENIED:
-                return await self._unshown(vault, failed)
-            if failed.reason is not Reason.VAULT_NOT_FOUND:
-                raise _not_seen(vault, failed) from None
-        try:
-            gone = await vault.administer("GET", f"deletedkeys/{vault.name}", None, call_ids=vault.draw_call_ids())
-        except VaultCallFailed as failed:
-            if failed.reason is not Reason.VAULT_NOT_FOUND:
-                raise _not_seen(vault, failed) from None
-            return KekState(KekPresence.ABSENT)
-        return deleted(gone.document)
-
-    async def _unshown(self, vault: KekVault, refused: VaultCallFailed) -> KekState:
-        """Go by the list of versions where the vault does not show the newest one, which may be disabled."""
-        try:
-            versions = await versions_of(vault)
-        except VaultCallFailed:
-            versions = ()
-        if not versions:
-            raise _not_seen(vault, refused) from None
-        return KekState(KekPresence.PRESENT, current=versions[-1].version, versions=versions)
-
-    async def _present(self, vault: KekVault, alias: str) -> KekState:
-        state = await self._state(vault)
-        if state.presence is not KekPresence.PRESENT:
-            raise no_arrow(f"the KEK {alias} {_IS[state.presence]}", _key(vault))
-        return state
-
-    async def _deleted(self, vault: KekVault, alias: str) -> KekState:
-        state = await self._state(vault)
-        if state.presence is not KekPresence.DELETED:
-            raise no_arrow(f"the KEK {alias} {_IS[state.presence]}, and not deleted", _key(vault))
-        return state
-
-    def wrapper(self, alias: str) -> KeyWrapper:
-        """Find the KEK of an alias.
-
-        Raises:
-            ConfigurationError: none is configured.
-        """
-        wrapper = self._parts.wrappers.get(alias)
-        if wrapper is None:
-            raise ConfigurationError(f"no KEK {alias} is configured: there are {', '.join(self._parts.wrappers)}")
-        return wrapper
-
-    def _vault(self, alias: str) -> KekVault:
-        wrapper = self.wrapper(alias)
-        if not isinstance(wrapper, KekVault):
-            raise ConfigurationError(LOCAL.format(alias))
-        return wrapper
-
-
-_IS: Final = {
-    KekPresence.PRESENT: "is in its vault",
-    KekPresence.DELETED: "is deleted and not purged",
-    KekPresence.ABSENT: "is not in its vault",
-}
 _DONE: Final = {"disable": "disabled", "delete": "deleted", "purge": "purged"}
-
-
-class _Answered(Exception):
-    """The vault refused or failed, and its outcome is in the trail already."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
-def _key(vault: KekVault) -> KeyRef:
-    return KeyRef(id=kek_key_id(vault.vault, vault.name), kind="kek")
 
 
 def _named(vault: KekVault, version: str | None) -> dict[str, str]:
     named = {"alias": vault.kek_alias, "vault": vault.vault, "name": vault.name}
     return named if version is None else {**named, "version": version}
-
-
-def _not_seen(vault: KekVault, failed: VaultCallFailed) -> Refusal:
-    says = f"the state of the KEK {vault.vault}/{vault.name} is not known"
-    return vault_refusal(failed.reason, retryable=failed.retryable, says=says)
 
 
 def _of(approvals: Sequence[SignedApproval], action: Action, key: KeyRef) -> list[SignedApproval]:

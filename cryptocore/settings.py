@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.batch import ID_SIZE, MAX_PARTITIONS
@@ -16,6 +16,7 @@ from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
 from cryptocore.event_texts import SERVICE
+from cryptocore.kek_vault import NamedKek
 from cryptocore.keystate import KeyStateTopic
 from cryptocore.orphans import Orphans
 from cryptocore.purposes import Purposes
@@ -80,15 +81,6 @@ class EmitterSettings(BaseSettings):
             raise ConfigurationError(problems) from None
 
 
-class NamedKek(BaseModel):
-    """A key of a vault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    vault_url: str
-    name: str
-
-
 class CoreSettings(EmitterSettings):
     """What a core needs beside: keys, the KEK, and how much of its vault may be used."""
 
@@ -111,13 +103,9 @@ class CoreSettings(EmitterSettings):
     vault_reserve: int = Field(default=RESERVE, ge=0, le=10_000)
 
     @model_validator(mode="after")
-    def _reserve(self) -> Self:
+    def _together(self) -> Self:
         if self.vault_reserve >= self.vault_burst:
             raise ValueError("vault_reserve is part of vault_burst, and less")
-        return self
-
-    @model_validator(mode="after")
-    def _aliases(self) -> Self:
         if self.kek_alias in self.more_keks:
             raise ValueError("more_keks names the alias of kek_alias again")
         return self

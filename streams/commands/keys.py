@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import typer
 
-from streams.commands import keys_acts, keys_destroy, keys_look, keys_rotation, keys_work
+from streams.commands import keys_acts, keys_approve, keys_destroy, keys_look, keys_risk, keys_rotation, keys_work
 
 keys = typer.Typer(help="The life of keys (docs/keys.md).", no_args_is_help=True)
 
@@ -13,8 +13,8 @@ _COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "list": keys_look.list_,
     "show": keys_look.show,
     "timeline": keys_look.timeline,
-    "blast-radius": keys_look.blast_radius,
-    "overdue": keys_look.overdue,
+    "blast-radius": keys_risk.blast_radius,
+    "overdue": keys_risk.overdue,
     "create": keys_acts.create,
     "activate": keys_acts.activate,
     "rotate": keys_acts.rotate,
@@ -26,7 +26,7 @@ _COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "import": keys_work.import_,
     "rewrap": keys_work.rewrap,
     "resign": keys_work.resign,
-    "approve": keys_destroy.approve,
+    "approve": keys_approve.approve,
 }
 for name, command in _COMMANDS.items():
     keys.command(name)(command)

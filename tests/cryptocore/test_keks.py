@@ -4,21 +4,23 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
+from cryptocore import testing
 from cryptocore.approvals import Action
 from cryptocore.copies import Copies, Copy
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Phase, Reason, kek_key_id
-from cryptocore.kek_vault import KekPresence
+from cryptocore.kek_vault import KekPresence, KekVault, VaultAnswer, versions_of
 from cryptocore.keks import Giving
 from cryptocore.keys import KeyReason
 from cryptocore.overdue import OverdueKind
 from cryptocore.store import database_ms
+from cryptocore.wrapping import LocalKeyWrapper, VaultCallFailed
 from tests.cryptocore.stores import postgres_database
 from tests.cryptocore.vaulted import ADMINISTRATION, HOST, NO_COPIES, Vaulted, vaulted
 
@@ -281,6 +283,56 @@ async def test_a_kek_is_made_for_wrapping_only(world: Vaulted) -> None:
     version = world.server.vault(HOST).keys.get(OLD).version(None)
     assert version.operations == ("wrapKey", "unwrapKey")
     assert version.private.key_size == 3072
+
+
+class Paged(LocalKeyWrapper):
+    """A vault that lists versions page by page, as the real one does from 25 on."""
+
+    vault = "kv-paged"
+    pages: ClassVar[dict[str, dict[str, Any]]] = {
+        "keys/k/versions": {
+            "value": [{"kid": "https://kv-paged.vault.azure.net/keys/k/B2", "attributes": {"created": 2}}],
+            "nextLink": "https://kv-paged.vault.azure.net/keys/k/versions?$skiptoken=x",
+        },
+        "https://kv-paged.vault.azure.net/keys/k/versions?$skiptoken=x": {
+            "value": [
+                {"kid": "https://kv-paged.vault.azure.net/keys/k/A1", "attributes": {"created": 1, "enabled": False}},
+                {"kid": "odd"},
+                "odd",
+            ],
+            "nextLink": None,
+        },
+    }
+
+    async def administer(
+        self, method: str, path: str, body: dict[str, Any] | None, *, call_ids: tuple[str, ...]
+    ) -> VaultAnswer:
+        assert (method, body, len(call_ids)) == ("GET", None, 1)
+        return VaultAnswer(self.pages[path])
+
+
+async def test_versions_are_listed_to_the_last_page_the_oldest_first() -> None:
+    found = await versions_of(Paged("kek", name="k"))
+
+    assert [(one.version, one.enabled, one.created_ms) for one in found] == [("a1", False, 1000), ("b2", True, 2000)]
+
+
+async def test_a_list_that_goes_on_in_another_vault_is_not_followed(world: Vaulted) -> None:
+    async with world.core(OLD) as core:
+        vault = core.keks.wrapper(OLD)
+        assert isinstance(vault, KekVault)
+        for url in ("https://evil.example/keys/k/versions", "http://kv-test.vault.azure.net/keys", "//evil.example/k"):
+            with pytest.raises(VaultCallFailed) as failed:
+                await vault.administer("GET", url, None, call_ids=vault.draw_call_ids())
+            assert failed.value.attempts == ()
+
+
+async def test_a_kek_in_the_process_has_no_life_in_a_vault() -> None:
+    async with testing.core() as core:
+        [kek] = await core.keks.all()
+        assert "in no vault" in (kek.problem or "")
+        with pytest.raises(ConfigurationError, match="in no vault"):
+            await core.keks.rotate(testing.ALIAS, **ADMIN)
 
 
 def test_declared_copies_without_any_keep_nothing() -> None:
