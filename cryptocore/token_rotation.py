@@ -1,18 +1,25 @@
-"""Whether a regenerated token rotates its owner's DEK: always, but where the terms allow an interval in between.
+"""A token gets a new value: whether that rotates its owner's DEK, and how one generation takes the place of another.
 
 Policy 6.3b asks for a rotation whenever a token is regenerated, 3.5 for rotation by classification and threat level. An
 access token that lives for an hour would be 720 rotations a month, each of them work that has to end.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import Connection
+
+from cryptocore import token_rows
 from cryptocore.classes import Labels
 from cryptocore.envelope import Owner
+from cryptocore.events import Reason
 from cryptocore.keys import KeyState
-from cryptocore.store import database_ms
+from cryptocore.store import StoreConflict, database_ms
 from cryptocore.terms import Terms
 from cryptocore.threat import Threats
+from cryptocore.token_rows import Ended, TokenRow
 
 if TYPE_CHECKING:
     from cryptocore.parts import Parts
@@ -48,3 +55,29 @@ async def is_due(parts: "Parts", owner: Owner, terms: Terms) -> bool:
     interval_ms = terms.regenerated_ms(None if label is None else label.classification, level)
     age_ms = await parts.ask(database_ms) - newest.record.changed_at_ms
     return not 0 <= age_ms < interval_ms
+
+
+def replacing(
+    before: TokenRow | None, row: TokenRow, actor: str, sent: Callable[[Connection], None]
+) -> Callable[[Connection], None]:
+    """Write a generation and what is `sent` with it; the one before ends in the same transaction, if it lives.
+
+    Returns:
+        What writes it; it raises StoreConflict when somebody changed the one before meanwhile.
+    """
+
+    def write(connection: Connection) -> None:
+        if before is not None and before.info.ended_ms is None:
+            ended = replace(
+                before.info,
+                ended_ms=database_ms(connection),
+                ended_as=Ended.REGENERATED,
+                ended_by=actor,
+                ended_reason=Reason.TOKEN_REGENERATED.value,
+            )
+            if not token_rows.erase(connection, before, ended):
+                raise StoreConflict
+        token_rows.write(connection, row)
+        sent(connection)
+
+    return write

@@ -17,11 +17,11 @@ from cryptocore.errors import TokenInvalid
 from cryptocore.event_texts import owner_parts
 from cryptocore.events import KeyRef, Operation, Outcome, Reason
 from cryptocore.keys import KeyReason
-from cryptocore.store import StoreConflict, database_ms, outbox_row
+from cryptocore.store import database_ms, outbox_row
 from cryptocore.terms import Terms
 from cryptocore.token_endings import Endings, Purged
 from cryptocore.token_life import Read, check_expiry, check_value, living, next_generation, over, token_record
-from cryptocore.token_rotation import is_due, packaged_terms
+from cryptocore.token_rotation import is_due, packaged_terms, replacing
 from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
 from cryptocore.wrapping import Secret
 
@@ -285,32 +285,14 @@ class TokenVault:
     async def _write(
         self, operation: Operation, row: TokenRow, subject: Subject, *, before: TokenRow | None = None
     ) -> None:
-        """Write a generation and its event; the one before ends in the same transaction, if it lives.
-
-        Raises:
-            ConfigurationError: the signer has not the role keys, so that no relay would believe the event.
-        """
-        self._parts.lifecycle.revisions.check_signer()
+        """Write a generation and its event; the one before ends in the same transaction, if it lives."""
+        self._parts.lifecycle.revisions.check_signer()  # without the role keys no relay would believe the event
         reason = Reason.TOKEN_REGENERATED if operation is Operation.TOKEN_REGENERATE else None
         about = subject.about(self._key(bytes.fromhex(row.info.key_id), row.info.key_version))
         event = self._parts.audit.event(operation, about, outcome=Outcome.SUCCEEDED, reason=reason)
         sent = outbox_row(event, self._parts.signer)
 
-        def write(connection: Connection) -> None:
-            now_ms = database_ms(connection)
-            if before is not None and before.info.ended_ms is None:
-                ended = replace(
-                    before.info,
-                    ended_ms=now_ms,
-                    ended_as=Ended.REGENERATED,
-                    ended_by=subject.actor,
-                    ended_reason=Reason.TOKEN_REGENERATED.value,
-                )
-                if not token_rows.erase(connection, before, ended):
-                    raise StoreConflict
-            token_rows.write(connection, row)
-            sent(connection)
-
+        write = replacing(before, row, subject.actor, sent)
         await self._parts.keyring.run(self._parts.store.transaction, write)
 
     def _key(self, key_id: bytes, version: int) -> KeyRef:
