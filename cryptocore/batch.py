@@ -21,8 +21,7 @@ from cryptocore.signing import SEALED_BATCH, SIGNATURE_SIZE, SignatureInvalid, S
 
 MAX_LINES: Final = 1000
 MAX_VALUE: Final = 900 * 1024
-MAX_PARTITIONS: Final = 64
-"""A heartbeat names the head of every chain of a process in one line of 16 KiB, beside its tallies."""
+MAX_PARTITIONS: Final = 64  # a heartbeat names the head of every chain of a process in one line of 16 KiB
 SEAL_HEADER: Final = "kt-seal"
 SIGNATURE_HEADER: Final = "kt-sig"
 SEAL_SIZE: Final = 141

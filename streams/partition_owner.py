@@ -67,7 +67,7 @@ class PartitionOwner:
         self._dirty_s: float | None = None
         self._urgent = False
         self._cutting_s: float | None = None
-        self._closed = False
+        self.closed = False
 
     # Positions
 
@@ -86,11 +86,6 @@ class PartitionOwner:
     def indexed(self) -> int:
         """Below this offset every document is in the index."""
         return self._documents.progress.indexed
-
-    @property
-    def skip(self) -> frozenset[int]:
-        """Offsets from `indexed` on whose documents need no second look."""
-        return frozenset(self._documents.progress.skip)
 
     @property
     def skipped(self) -> int:
@@ -120,10 +115,6 @@ class PartitionOwner:
         """Whether a committed delivery is due."""
         return self._owed.next() is not None
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     # Taking over and letting go
 
     async def open(self, log_start: int = 0) -> None:
@@ -146,8 +137,8 @@ class PartitionOwner:
 
     def release(self) -> None:
         """Stop being the owner, at once: what is not cut will be applied again by the next one."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self._documents.close()
 
     async def close(self) -> None:
@@ -244,7 +235,7 @@ class PartitionOwner:
 
         Returns False when the writer has no room; what it did not take is still in `again`.
         """
-        return self._closed or self._documents.reread(self.step, messages, until)
+        return self.closed or self._documents.reread(self.step, messages, until)
 
     def redocument(self) -> None:
         """Write documents of state records again that the index has not confirmed (after an outage)."""
@@ -256,7 +247,7 @@ class PartitionOwner:
 
     def cut_due(self) -> bool:
         """Whether it is time to cut: a second after the first change, sooner when a finding or a delivery waits."""
-        if self._dirty_s is None or self._cutting_s is not None or self._closed:
+        if self._dirty_s is None or self._cutting_s is not None or self.closed:
             return False
         now_s = self._monotonic()
         if self._urgent and now_s - self.committed_s >= URGENT_CUT_AFTER_S:
@@ -276,9 +267,8 @@ class PartitionOwner:
             return False
         self._cutting_s = self._dirty_s  # stays so after an error
         self._documents.advance(self.applied)
-        position = Position(
-            applied=self.applied, indexed=self.indexed, skip=tuple(sorted(self.skip)), now_ms=self.now_ms
-        )
+        skip = tuple(sorted(self._documents.progress.skip))
+        position = Position(applied=self.applied, indexed=self.indexed, skip=skip, now_ms=self.now_ms)
         changes = self.state.cut()
         outs, self._outs = self._outs, []
         documents, self._after_cut = self._after_cut, []
@@ -303,6 +293,6 @@ class PartitionOwner:
         """Send what the last cut owes and is not on its way already; a failure is tried again later."""
         while (due := self._owed.next()) is not None:
             channels = await self._owed.send(due)
-            if channels and not self._closed and self._delivering is not None:
+            if channels and not self.closed and self._delivering is not None:
                 self._delivering.delivered(due.id, self.now_ms, self.state, self._effects, channels)
                 self._take()
