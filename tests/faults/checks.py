@@ -15,6 +15,7 @@ from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind, EventIndex
 from streams.messages import KEY_EVENTS, REJECTED, VAULT_ACCESS, Message
+from streams.state import Kind
 from tests.faults.calm import Calm, comparable
 from tests.faults.deployment import STOP_S, Deployment
 from tests.faults.logs import messages_of, state_of
@@ -271,9 +272,13 @@ async def _check_states(storm: Storm, results: Results, states: dict[tuple[str, 
 
 def _but_the_storm(state: dict[str, Any]) -> dict[str, Any]:
     """Without the alert that only a storm gives, and what is known of its fingerprint."""
-    alerts = [one for one in state.values() if (one.get("finding") or {}).get("rule_id") in _STORM_ONLY]
-    prints = {one["fingerprint"] for one in alerts}
-    return {key: one for key, one in state.items() if one not in alerts and key.rpartition("/")[2] not in prints}
+    alerts = {
+        key: one["fingerprint"]
+        for key, one in state.items()
+        if key.startswith(Kind.ALERT.name) and one["finding"]["rule_id"] in _STORM_ONLY
+    }
+    prints = set(alerts.values())
+    return {key: one for key, one in state.items() if key not in alerts and key.rpartition("/")[2] not in prints}
 
 
 async def _check_lost(
