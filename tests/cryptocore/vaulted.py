@@ -1,7 +1,9 @@
 """A core whose KEKs are in the local vault, through the real SDK; its records and its batches are at hand."""
 
+import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +45,15 @@ class Vaulted:
     store: KeyStore
     folder: Path
     transport: MemoryTransport
+    database_clock: bool = False
+
+    async def passes(self) -> None:
+        """Let a moment pass: a second of our clock, or, where the database judges, some of its own milliseconds."""
+        if self.database_clock:
+            await asyncio.sleep(0.05)
+            self.clock.advance(max(0.0, time.time() - 0.02 - self.clock.now_us() / 1_000_000))
+        else:
+            self.clock.advance(1)
 
     @property
     def events(self) -> Events:
@@ -136,7 +147,7 @@ async def vaulted(folder: Path, store_url: str, *, database_clock: bool = False)
     store = KeyStore(store_url, registry=registry, clock=None if database_clock else clock)
     await server.start()
     try:
-        yield Vaulted(server, clock, registry, signer, store, folder, MemoryTransport())
+        yield Vaulted(server, clock, registry, signer, store, folder, MemoryTransport(), database_clock)
     finally:
         await server.stop()
         store.close()
