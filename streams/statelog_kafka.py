@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenced
 
 from streams.messages import Out
 from streams.state import State
@@ -34,7 +34,8 @@ BATCH_BYTES: Final = 256 * 1024
 _READ_MS: Final = 200
 _CANCEL_AGAIN_S: Final = 0.1
 Record = tuple[bytes | None, bytes | None]
-_FENCED: Final = (ProducerFenced, InvalidProducerEpoch)
+_FENCED: Final = (ProducerFenced, InvalidProducerEpoch, IllegalOperation)
+"""The last is what a producer says that heard of its successor while a transaction was open: it has none any more."""
 
 
 class KafkaStateLog:

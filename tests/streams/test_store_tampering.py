@@ -72,6 +72,7 @@ class Attacked:
         """Let the service forget all that it has seen, as a new process has."""
         self.core._cache.clear()
         self.core._cache._seen.clear()
+        self.core._cache._announced.clear()
 
     def found(self) -> dict[str, int]:
         batches = self.core.transport.batches
