@@ -15,7 +15,6 @@ from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind, EventIndex
 from streams.messages import KEY_EVENTS, REJECTED, VAULT_ACCESS, Message
-from streams.state import Kind
 from tests.faults.calm import Calm, comparable
 from tests.faults.deployment import STOP_S, Deployment
 from tests.faults.logs import messages_of, state_of
@@ -272,13 +271,13 @@ async def _check_states(storm: Storm, results: Results, states: dict[tuple[str, 
 
 def _but_the_storm(state: dict[str, Any]) -> dict[str, Any]:
     """Without the alert that only a storm gives, and what is known of its fingerprint."""
-    alerts = {
-        key: one["fingerprint"]
+    own = {
+        key
         for key, one in state.items()
-        if key.startswith(Kind.ALERT.name) and one["finding"]["rule_id"] in _STORM_ONLY
+        if isinstance(one, dict) and (one.get("finding") or {}).get("rule_id") in _STORM_ONLY
     }
-    prints = set(alerts.values())
-    return {key: one for key, one in state.items() if key not in alerts and key.rpartition("/")[2] not in prints}
+    prints = {state[key]["fingerprint"] for key in own if "fingerprint" in state[key]}
+    return {key: one for key, one in state.items() if key not in own and key.rpartition("/")[2] not in prints}
 
 
 async def _check_lost(
