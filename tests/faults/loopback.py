@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import time
+from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
 import aiohttp
@@ -92,7 +93,7 @@ class ElasticProxy(Site):
         kept = {name: value for name, value in request.headers.items() if name.lower() not in _OWN | {"host"}}
         try:
             async with self._client.request(
-                request.method, self._target + request.path_qs, data=body, headers=kept
+                request.method, self._target + request.path_qs, data=BytesIO(body), headers=kept
             ) as answer:
                 headers = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN}
                 return answer.status, headers, await answer.read()
