@@ -14,9 +14,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from alerts.model import KekUse
+from cryptocore import tomlfile
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry
-from cryptocore import tomlfile
 
 LONGEST: Final = timedelta(days=366)
 """A year, whichever: who still needs it then says so again."""

@@ -29,7 +29,7 @@ from tests.streams.working import fresh, until
 COMMAND = "from streams.cli import app; app()"
 CHANGING = {DocKind.KEK_USE, DocKind.ALERT}
 PACE = {"revision", "opened_at", "updated_at", "judged_at", "delivered", "number", "text"}
-"""Fields that tell when a step was called and what its shell did, not what happened; the text says when it was judged."""
+"""Fields that tell when a step was called and what its shell did, not what happened; `text` says when it was judged."""
 
 
 @pytest.fixture(scope="module")
