@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 
 from streams.index.port import Document, EventIndex
 from streams.index.writer import IndexWriter, OwnerKey
 from streams.messages import CORRELATE, FINDINGS, Effects, Message, Step
-from streams.rereading import message_of
+from streams.rereading import committed, message_of
 from streams.settings import Settings
 from streams.state import State
 from streams.statelog_kafka import read
@@ -26,7 +25,6 @@ RUN_AGAIN: Final = frozenset({CORRELATE, FINDINGS})
 BLIND_MS: Final = 75 * 60_000
 """Where the log no longer begins at its first message, uses so close to its beginning may lack what explained them."""
 TICK_MS: Final = 1_000
-_READ_MS: Final = 500
 _ROOM: Final = 8 * 1024 * 1024
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -175,20 +173,10 @@ class _Partition:
     async def _messages(self, end: int) -> AsyncIterator[Message]:
         """Every committed message below `end`, in the order of the log."""
         topic, partition = self._key
-        place = TopicPartition(self._settings.topic(topic), partition)
-        async with AIOKafkaConsumer(
-            **self._settings.kafka_connection(),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        ) as consumer:
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for record in (await consumer.getmany(place, timeout_ms=_READ_MS)).get(place, ()):
-                    if record.offset < end:
-                        self._rebuilt.messages += 1
-                        yield message_of(topic, record)
+        connection, full_name = self._settings.kafka_connection(), self._settings.topic(topic)
+        async for record in committed(connection, full_name, partition, end=end):
+            self._rebuilt.messages += 1
+            yield message_of(topic, record)
 
 
 def _never_written(raw: bytes) -> bytes:

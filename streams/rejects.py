@@ -1,18 +1,16 @@
 """The topic `rejected` for people: read it, and send what it kept back to where it came from."""
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from streams import rejected
 from streams.messages import REJECTED, VAULT_ACCESS
 from streams.rejected import Rejected
+from streams.rereading import committed
 from streams.settings import Settings
 from streams.statelog_kafka import MAX_REQUEST
-
-_READ_MS: Final = 500
 
 
 class CannotRequeue(Exception):
@@ -28,22 +26,10 @@ async def read(settings: Settings, *, since_ms: int = 0) -> AsyncIterator[tuple[
     Raises:
         KafkaError: the broker did not answer.
     """
-    place = TopicPartition(settings.topic(REJECTED), 0)
-    async with AIOKafkaConsumer(
-        **settings.kafka_connection(),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    ) as consumer:
-        consumer.assign([place])
-        end = (await consumer.end_offsets([place]))[place]
-        await consumer.seek_to_beginning(place)
-        while await consumer.position(place) < end:
-            for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
-                for record in records:
-                    found = _decoded(record.value)
-                    if found is not None and found.rejected_ms >= since_ms and record.offset < end:
-                        yield record.offset, found
+    async for record in committed(settings.kafka_connection(), settings.topic(REJECTED), 0):
+        found = _decoded(record.value)
+        if found is not None and found.rejected_ms >= since_ms:
+            yield record.offset, found
 
 
 async def requeue(

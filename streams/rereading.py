@@ -1,7 +1,7 @@
 """Reads messages of the log once more, for documents that the index has not got; never in the agents' way."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,6 +14,34 @@ WAIT_MS: Final = 500
 ROOM: Final = 24 * 1024 * 1024
 """Bytes of room that the writer must have before more is read."""
 PAUSE_S: Final = 0.05
+
+
+async def committed(
+    connection: Mapping[str, Any], full_name: str, partition: int, *, end: int | None = None
+) -> AsyncIterator[Any]:
+    """Read every committed record of a partition from its beginning, in the order of the log.
+
+    Args:
+        connection: of an aiokafka client.
+        full_name: of the topic.
+        partition: which.
+        end: the offset to stop before; None for where the partition ends now.
+
+    Raises:
+        KafkaError: the log did not answer.
+    """
+    place = TopicPartition(full_name, partition)
+    async with AIOKafkaConsumer(
+        **connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
+    ) as consumer:
+        consumer.assign([place])
+        if end is None:
+            end = (await consumer.end_offsets([place]))[place]
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for record in (await consumer.getmany(place, timeout_ms=WAIT_MS)).get(place, ()):
+                if record.offset < end:
+                    yield record
 
 
 class Rereader:
