@@ -60,6 +60,11 @@ def a_person(actor: str) -> str:
     return actor
 
 
+def told(actor: str, purpose: str, note: str | None, **more: Any) -> Any:
+    """What an act of the core is told by a command: who, a person; what for; a note; and what else it takes."""
+    return {"actor": a_person(actor), "purpose": purpose, "note": note, **more}
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before what cannot be undone; without a terminal, --yes must be said."""
     if yes:

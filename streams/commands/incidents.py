@@ -7,8 +7,7 @@ import typer
 
 from cryptocore.terms import IncidentKind, Terms
 from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers
-from streams.commands.moments import moment_ms
-from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table
+from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table, said_ms
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
@@ -166,11 +165,8 @@ def close(
 def _ms(text: str | None) -> int | None:
     if text is None:
         return None
-    now = now_ms()
-    try:
-        return moment_ms(text, now_ms=now) if text != "now" else now
-    except ValueError:
-        raise fail(f"{text}: not a date, a time or a span such as 36h") from None
+    wrong = f"{text}: not a date, a time or a span such as 36h"
+    return now_ms() if text == "now" else said_ms(text, otherwise=wrong)
 
 
 def _at(moment_ms: int | None) -> str | None:

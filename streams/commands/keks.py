@@ -15,11 +15,11 @@ from streams.commands.core import (
     Note,
     Purpose,
     Yes,
-    a_person,
     act,
     ask,
     confirm,
     core_answers,
+    told,
 )
 from streams.commands.keks_look import Alias, print_kek, shown_kek
 from streams.commands.keys_destroy import CopiesFile, copies_of
@@ -57,8 +57,8 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make the key of a configured alias in its vault; it may wrap and unwrap, nothing else."""
-    told = _told(actor, purpose, note)
-    _done(lambda core: core.keks.create(kek, hsm=hsm, **told), as_json=as_json)
+    by = told(actor, purpose, note)
+    _done(lambda core: core.keks.create(kek, hsm=hsm, **by), as_json=as_json)
 
 
 @keks.command()
@@ -71,8 +71,8 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Make a new version. Then: `keytrail keys rewrap`, and `disable` for the old one."""
-    told = _told(actor, purpose, note)
-    _done(lambda core: core.keks.rotate(kek, **told), as_json=as_json)
+    by = told(actor, purpose, note)
+    _done(lambda core: core.keks.rotate(kek, **by), as_json=as_json)
 
 
 @keks.command()
@@ -86,8 +86,8 @@ def enable(
     as_json: Json = False,
 ) -> None:
     """Let a version be used again."""
-    told = _told(actor, purpose, note)
-    _done(lambda core: core.keks.enable(kek, version, **told), as_json=as_json)
+    by = told(actor, purpose, note)
+    _done(lambda core: core.keks.enable(kek, version, **by), as_json=as_json)
 
 
 @keks.command()
@@ -105,12 +105,12 @@ def disable(
     as_json: Json = False,
 ) -> None:
     """Stop all use of a version on which nothing depends any more. `enable` brings it back."""
-    told = _told(actor, purpose, note)
+    by = told(actor, purpose, note)
     with core_answers():
         giving = _giving("disable", kek, version, copies, accept_loss, approvals)
         if giving.accept_loss is not None:
             confirm(f"Disable version {version} of {kek} although data under it can then not be read?", yes=yes)
-    _done(lambda core: core.keks.disable(kek, version, giving=giving, **told), as_json=as_json)
+    _done(lambda core: core.keks.disable(kek, version, giving=giving, **by), as_json=as_json)
 
 
 @keks.command()
@@ -127,11 +127,11 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a KEK on which nothing depends any more, all its versions; `recover` brings it back until it is purged."""
-    told = _told(actor, purpose, note)
+    by = told(actor, purpose, note)
     with core_answers():
         giving = _giving("delete", kek, None, copies, accept_loss, approvals)
         confirm(f"Delete the KEK {kek} with all its versions?", yes=yes)
-    _done(lambda core: core.keks.delete(kek, giving=giving, **told), as_json=as_json)
+    _done(lambda core: core.keks.delete(kek, giving=giving, **by), as_json=as_json)
 
 
 @keks.command()
@@ -151,7 +151,7 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Purge a deleted KEK for good, as two people approved (--statement FILE first, then --approvals)."""
-    told = _told(actor, purpose, note)
+    by = told(actor, purpose, note)
     with core_answers():
         if statement is not None:
             approving.write_new(statement, ask(lambda core: core.keks.purge_statement(kek)))
@@ -161,7 +161,7 @@ def purge(
             raise fail("two people approve a purge: write what they approve with --statement FILE")
         giving = _giving("purge", kek, None, copies, accept_loss, approvals)
         confirm(f"Purge the KEK {kek}? Nothing brings it back.", yes=yes)
-    _done(lambda core: core.keks.purge(kek, giving=giving, **told), as_json=as_json)
+    _done(lambda core: core.keks.purge(kek, giving=giving, **by), as_json=as_json)
 
 
 @keks.command()
@@ -174,12 +174,8 @@ def recover(
     as_json: Json = False,
 ) -> None:
     """Bring a deleted KEK back."""
-    told = _told(actor, purpose, note)
-    _done(lambda core: core.keks.recover(kek, **told), as_json=as_json)
-
-
-def _told(actor: str, purpose: str, note: str | None) -> Any:
-    return {"actor": a_person(actor), "purpose": purpose, "note": note}
+    by = told(actor, purpose, note)
+    _done(lambda core: core.keks.recover(kek, **by), as_json=as_json)
 
 
 def _giving(  # noqa: PLR0917 - what the command line says

@@ -18,11 +18,12 @@ from streams.commands.core import (
     ask,
     confirm,
     core_answers,
+    told,
 )
 from streams.commands.indexed import index_answers
 from streams.commands.monitored import IndexCopy, Monitor, monitored
 from streams.commands.owners import Integration, Key, Secret, Tenant, Version, counted, owner_of, whose
-from streams.commands.terminal import console, fail, now_ms, print_json
+from streams.commands.terminal import console, fail, print_json, said_ms
 
 if TYPE_CHECKING:
     from cryptocore.compromise import Compromise
@@ -107,9 +108,8 @@ def suspend(
     as_json: Json = False,
 ) -> None:
     """Stop all use of a key until `resume`. Needs the database only."""
-    a_person(actor)
-    told: Any = {"version": version, "note": note, "actor": actor, "purpose": purpose}
-    _done(lambda core: core.suspend(key, reason=reason, **told), as_json=as_json)
+    by = told(actor, purpose, note, version=version)
+    _done(lambda core: core.suspend(key, reason=reason, **by), as_json=as_json)
 
 
 def resume(
@@ -123,9 +123,8 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """End a suspension."""
-    a_person(actor)
-    told: Any = {"version": version, "note": note, "actor": actor, "purpose": purpose}
-    _done(lambda core: core.resume(key, reason=reason, **told), as_json=as_json)
+    by = told(actor, purpose, note, version=version)
+    _done(lambda core: core.resume(key, reason=reason, **by), as_json=as_json)
 
 
 def revoke(
@@ -140,11 +139,10 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Take a key out of service for good: what is under it cannot be read any more. Needs the database only."""
-    a_person(actor)
-    told: Any = {"version": version, "note": note, "actor": actor, "purpose": purpose}
+    by = told(actor, purpose, note, version=version)
     with core_answers():
         _confirmed("Revoke", key, version, yes=yes)
-    _done(lambda core: core.revoke(key, reason=reason, **told), as_json=as_json)
+    _done(lambda core: core.revoke(key, reason=reason, **by), as_json=as_json)
 
 
 def archive(
@@ -159,11 +157,10 @@ def archive(
     as_json: Json = False,
 ) -> None:
     """Take a key out of use for good, and keep it. Needs the database only."""
-    a_person(actor)
-    told: Any = {"version": version, "note": note, "actor": actor, "purpose": purpose}
+    by = told(actor, purpose, note, version=version)
     with core_answers():
         _confirmed("Archive", key, version, yes=yes)
-    _done(lambda core: core.archive(key, reason=reason, **told), as_json=as_json)
+    _done(lambda core: core.archive(key, reason=reason, **by), as_json=as_json)
 
 
 def compromise(
@@ -271,11 +268,5 @@ def _print_compromise(found: "Compromise", *, as_json: bool) -> None:
 
 
 def _ms(text: str | None) -> int | None:
-    from streams.commands.moments import moment_ms
-
-    if text is None:
-        return None
-    try:
-        return moment_ms(text, now_ms=now_ms())
-    except ValueError:
-        raise fail(f"--occurred {text}: not a date, a time or a span such as 36h") from None
+    wrong = f"--occurred {text}: not a date, a time or a span such as 36h"
+    return None if text is None else said_ms(text, otherwise=wrong)

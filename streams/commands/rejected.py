@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands.moments import moment_ms
 from streams.commands.terminal import (
     NOT_ALL_WELL,
     console,
     fail,
     needs,
-    now_ms,
     plainly,
     print_json,
     print_table,
+    said_ms,
     settings,
 )
 
@@ -102,10 +101,7 @@ def _read(since: str) -> "list[tuple[int, Rejected]]":
     needs("aiokafka", extra="monitor")
     from streams.rejects import read
 
-    try:
-        since_ms = moment_ms(since, now_ms=now_ms())
-    except ValueError:
-        raise fail(f"--since {since}: not a date, an RFC 3339 time or how long ago (36h)") from None
+    since_ms = said_ms(since, otherwise=f"--since {since}: not a date, an RFC 3339 time or how long ago (36h)")
     chosen = settings()
 
     async def everything() -> "list[tuple[int, Rejected]]":

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from streams.commands.moments import moment_ms
-from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table
+from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table, said_ms
 
 if TYPE_CHECKING:
     from cryptocore.registry import RegisteredSigner, Registry
@@ -196,10 +195,7 @@ def _loaded(file: Path) -> "Registry":
 def _moment(text: str) -> int:
     if text == "now":
         return now_ms()
-    try:
-        return moment_ms(text, now_ms=now_ms())
-    except ValueError:
-        raise fail(f"--at {text}: not a date, an RFC 3339 time or how long ago (36h)") from None
+    return said_ms(text, otherwise=f"--at {text}: not a date, an RFC 3339 time or how long ago (36h)")
 
 
 def _write(file: Path, registry: "Registry", says: str) -> None:

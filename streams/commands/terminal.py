@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cryptocore.clock import SystemClock
 from cryptocore.errors import ConfigurationError, Failed, FormatError
+from streams.commands.moments import moment_ms
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -54,6 +55,14 @@ def fail(message: str, code: int = WRONG_USE) -> typer.Exit:
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return SystemClock().now_us() // 1000
+
+
+def said_ms(text: str, *, otherwise: str) -> int:
+    """Read a moment as people type it (moments.moment_ms), or end with a sentence."""
+    try:
+        return moment_ms(text, now_ms=now_ms())
+    except ValueError:
+        raise fail(otherwise) from None
 
 
 def print_json(value: Any) -> None:

@@ -9,8 +9,17 @@ import typer
 from alerts.thresholds import DAY_MS
 from cryptocore.clock import rfc3339_ms
 from streams.commands.indexed import IndexFile, index_answers, opened
-from streams.commands.moments import moment_ms
-from streams.commands.terminal import complaint, console, fail, needs, now_ms, print_json, print_table, settings
+from streams.commands.terminal import (
+    complaint,
+    console,
+    fail,
+    needs,
+    now_ms,
+    print_json,
+    print_table,
+    said_ms,
+    settings,
+)
 
 if TYPE_CHECKING:
     from streams.coverage import Coverage
@@ -169,7 +178,4 @@ def _said(ms: int) -> str:
 
 
 def _since_ms(text: str) -> int:
-    try:
-        return moment_ms(text, now_ms=now_ms())
-    except ValueError:
-        raise fail(f"--since {text}: give a date, a time such as 2026-11-20T08:00:00Z, or 90m, 36h, 7d") from None
+    return said_ms(text, otherwise=f"--since {text}: give a date, a time such as 2026-11-20T08:00:00Z, or 90m, 36h, 7d")
