@@ -120,7 +120,6 @@ def test_a_program_that_just_ends_closes_its_chain(tmp_path: Path) -> None:
         "core = local_core(at, Signer.from_file(at / 'signer'))\n"
         "core.sync.encrypt(b'x', owner=OWNER, record='r', actor='job:x', purpose='p', create_missing=True)\n"
     )
-    before = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, tmp_path],
         cwd=Path(__file__).parents[2],
@@ -131,7 +130,6 @@ def test_a_program_that_just_ends_closes_its_chain(tmp_path: Path) -> None:
     )
 
     assert (run.returncode, run.stderr) == (0, "")
-    assert time.monotonic() - before < 30
     assert isinstance(lines_in(tmp_path, SIGNER)[-1], ChainClose)
     assert list((tmp_path / "spool").iterdir()) == []
 

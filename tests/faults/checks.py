@@ -8,16 +8,15 @@ from typing import Any
 
 import msgspec
 
-from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
+from cryptocore.batch import OpenedBatch
 from cryptocore.clock import SystemClock
-from cryptocore.errors import BatchRejected
 from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind, EventIndex
-from streams.messages import KEY_EVENTS, REJECTED, VAULT_ACCESS, Message
+from streams.messages import KEY_EVENTS, REJECTED, VAULT_ACCESS
 from tests.faults.calm import Calm, comparable
-from tests.faults.deployment import STOP_S, Deployment
-from tests.faults.logs import messages_of, state_of
+from tests.faults.deployment import STOP_S
+from tests.faults.logs import honest, messages_of, state_of
 from tests.faults.storm import IN_TIME_S, Storm
 
 HOUR_AND_MORE_MS = 70 * 60_000
@@ -41,26 +40,6 @@ class Results:
             self.differences.append(f"{what}: {words}")
 
 
-def honest(log: list[Message], deployment: Deployment) -> list[OpenedBatch]:
-    """The batches that a receiver takes, in the order of their partitions."""
-    opened = []
-    for message in log:
-        try:
-            batch = SealedBatch.from_headers(message.value, message.headers)
-            opened.append(
-                open_batch(
-                    batch,
-                    deployment.registry,
-                    generation=1,
-                    partition=message.partition,
-                    append_ms=message.append_ms,
-                )
-            )
-        except BatchRejected:
-            continue
-    return opened
-
-
 def events_of(opened: list[OpenedBatch]) -> list[dict[str, Any]]:
     lines = (msgspec.json.decode(line) for batch in opened for line in batch.raw_lines)
     return [line for line in lines if line["type"] == "key"]
@@ -73,7 +52,7 @@ async def check(storm: Storm, results: Results) -> None:
     address = deployment.servers.elasticsearch.address
     index = ElasticIndex.connect([address], prefix=settings.index_prefix, replicas=0)
     log = await messages_of(settings, KEY_EVENTS)
-    opened = honest(log, deployment)
+    opened = [batch for _, batch in honest(log, deployment.registry)]
     emitted = {line["id"]: line for line in events_of(opened)}
     results.emitted = len(emitted)
     await _rest(storm, index, len(emitted))

@@ -1,11 +1,15 @@
 """What the log of a deployment holds, and the states that its workers committed."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
+from cryptocore.errors import BatchRejected
+from cryptocore.registry import Registry
 from streams.messages import Message
 from streams.rereading import message_of
 from streams.settings import Settings
@@ -28,6 +32,15 @@ async def messages_of(settings: Settings, topic: str) -> list[Message]:
                 records = await consumer.getmany(place, timeout_ms=200)
                 messages += [message_of(topic, record) for record in records.get(place, ())]
     return messages
+
+
+def honest(log: list[Message], registry: Registry) -> Iterator[tuple[Message, OpenedBatch]]:
+    """What a receiver takes of a log, opened."""
+    for message in log:
+        with suppress(BatchRejected):
+            batch = SealedBatch.from_headers(message.value, message.headers)
+            partition, append_ms = message.partition, message.append_ms
+            yield message, open_batch(batch, registry, generation=1, partition=partition, append_ms=append_ms)
 
 
 def event_ids(opened: list[bytes]) -> list[str]:

@@ -16,7 +16,7 @@ from cryptocore.envelope import Owner
 from cryptocore.signing import Signer
 from streams.messages import KEY_EVENTS, VAULT_ACCESS, Message
 from tests.faults.deployment import PARTITIONS, SESSION_S, STOP_S, Deployment
-from tests.faults.logs import messages_of
+from tests.faults.logs import honest, messages_of
 from tests.faults.loopback import Mode, Told
 from tests.faults.processes import Processes
 from tests.faults.service import OWNERS, SERVICE
@@ -191,17 +191,21 @@ class Storm:
 
     # --- what comes in ---
 
+    async def _honest(self) -> list[Message]:
+        """What services sent: poison of earlier lies in the same log."""
+        log = await messages_of(self.deployment.settings, KEY_EVENTS)
+        return [message for message, _ in honest(log, self.deployment.registry)]
+
     async def delivered_twice(self) -> None:
         """Batches of the log once more, as a producer does that did not hear of its success."""
-        log = [message for message in await messages_of(self.deployment.settings, KEY_EVENTS) if message.headers]
+        log = await self._honest()
         again = self._draw.sample(log, min(20, len(log)))
         await self._send(again)
         self.repeated += len(again)
 
     async def poison(self) -> None:
         """Noise, batches without seals, and cut ones, into both topics that are written from outside."""
-        log = [message for message in await messages_of(self.deployment.settings, KEY_EVENTS) if message.headers]
-        real = self._draw.choice(log)
+        real = self._draw.choice(await self._honest())
         noise = self._draw.randbytes(200)
         bad = [
             real._replace(value=noise),
@@ -218,8 +222,8 @@ class Storm:
     async def tampered(self) -> None:
         """A changed line under an honest seal, and a second batch at the place of one in its chain."""
         signer = Signer.from_file(self.deployment.folder / f"{SERVICE}.key")
-        log = [message for message in await messages_of(self.deployment.settings, KEY_EVENTS) if message.headers]
-        victim, other = self._draw.sample([one for one in log if b"heartbeat" not in one.value][-40:], 2)
+        eventful = [one for one in await self._honest() if b"heartbeat" not in one.value]
+        victim, other = self._draw.sample(eventful[-40:], 2)
         changed = bytearray(victim.value)
         changed[self._draw.randrange(len(changed) - 1)] ^= 1
         seal = Seal.decode(SealedBatch.from_headers(other.value, other.headers).seal)
