@@ -25,7 +25,7 @@ from streams.topics import INPUTS
 LARGEST_MESSAGE: Final = 1024 * 1024
 """What one message is reckoned at in the memory budget; a sealed batch has 900 KiB at most."""
 FETCH_BYTES: Final = 4 * 1024 * 1024
-FETCH_WAIT_MS: Final = 50
+FETCH_WAIT_MS: Final = 25
 """How long a broker may hold a fetch that found nothing.
 
 A client has one fetch under way per broker, for the partitions that it holds nothing of: while the idle ones wait for

@@ -7,18 +7,15 @@ baselines and every command is in the log.
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
-import msgspec
-
 from cryptocore.clock import rfc3339_ms
 from streams.baselines import Decision, Profile
 from streams.bins import split, vault_of
 from streams.levels import Level
 from streams.observations import BaselineCommand, encode, principal_key
-from streams.state import Kind
+from streams.state import Kind, decode
 
 MAX_DECISIONS: Final = 16
 _KIND: Final = bytes((Kind.PRINCIPAL,))
-_profile = msgspec.json.Decoder(Profile)
 
 
 def command(
@@ -55,7 +52,7 @@ def obey(profile: Profile, said: BaselineCommand, at_s: int) -> bool:
 def profiles(records: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> dict[str, Profile]:
     """Read the baselines out of state records of the topic `who` (key and value, as in the state topic)."""
     pairs = records.items() if isinstance(records, Mapping) else records
-    return {key[1:].decode(): _profile.decode(value[1:]) for key, value in pairs if key[:1] == _KIND and value}
+    return {key[1:].decode(): decode(value, Profile) for key, value in pairs if key[:1] == _KIND and value}
 
 
 def show(principal: str, profile: Profile) -> dict[str, Any]:

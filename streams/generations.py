@@ -6,7 +6,6 @@ written when that state is whole, and no worker of another generation starts fro
 
 from typing import Final, Literal
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 
@@ -20,7 +19,6 @@ MARK_KEY: Final = bytes((Kind.POSITION,)) + _ID
 _FIRST: Final = 1
 LATE_MS: Final = 2 * 60_000
 """The mark has the time of the machine that wrote it, messages have the broker's."""
-_encode = msgspec.json.Encoder().encode
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -30,11 +28,6 @@ class Mark(Struct, frozen=True, kw_only=True):
     generation: int
     partitions: int
     at_ms: int
-
-
-def encode(mark: Mark) -> bytes:
-    """Return the mark as a state record's value."""
-    return b"\x01" + _encode(mark)
 
 
 def mark_in(sources: State) -> Mark | None:

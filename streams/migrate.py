@@ -20,7 +20,7 @@ from streams.messages import SOURCES, Out
 from streams.migrate_checks import inputs, members, open_chains, unread
 from streams.migrate_records import repartition
 from streams.settings import GROWING, Settings
-from streams.state import Kind, State
+from streams.state import Kind, State, encode
 from streams.statelog import Change, Fenced, Position
 from streams.statelog_kafka import KafkaStateLog, read
 
@@ -120,7 +120,7 @@ async def _migrate(
             await _part(settings, new, topic, positions, progress)
         # 5
         await _refuse_members(settings)
-        value = generations.encode(Mark(generation=new.generation, partitions=partitions, at_ms=now_ms))
+        value = encode(Mark(generation=new.generation, partitions=partitions, at_ms=now_ms))
         unread_yet = [
             sources.Reached(generation=new.generation, partition=one, append_ms=0) for one in range(partitions)
         ]

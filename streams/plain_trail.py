@@ -130,14 +130,13 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
             history.counts[act.counted] += 1
         except KeyError:
             history.count(operation, _SUCCEEDED)
-        if history.last_ms < occurred_ms:  # noqa: PLR1730 - max() is a call
-            history.last_ms = occurred_ms
         packed = join((
             _pack_ms(occurred_ms), unhexlify(use.id.replace(b"-", b"")),
             act.packed, subject.packed, caller.packed, service,
         ))  # fmt: skip
         uses = history.uses
-        if not uses or packed > uses[-1]:
+        if occurred_ms > history.last_ms:  # later than all of them
+            history.last_ms = occurred_ms
             uses.append(packed)
         else:
             insort(uses, packed)

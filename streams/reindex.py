@@ -8,7 +8,6 @@ is sent and no state is written, so workers may run meanwhile; documents that ar
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from streams.index.port import Document, EventIndex
@@ -16,7 +15,7 @@ from streams.index.writer import IndexWriter, OwnerKey
 from streams.messages import CORRELATE, FINDINGS, Effects, Message, Step
 from streams.rereading import committed, message_of
 from streams.settings import Settings
-from streams.state import State
+from streams.state import State, decode, encode
 from streams.statelog_kafka import read
 from streams.topics import INPUTS
 
@@ -26,8 +25,6 @@ BLIND_MS: Final = 75 * 60_000
 """Where the log no longer begins at its first message, uses so close to its beginning may lack what explained them."""
 TICK_MS: Final = 1_000
 _ROOM: Final = 8 * 1024 * 1024
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Rebuilt(Struct):
@@ -181,7 +178,7 @@ class _Partition:
 
 def _never_written(raw: bytes) -> bytes:
     """A record as it would be if the index had confirmed nothing of it."""
-    record = _decode(raw[1:])
+    record = decode(raw)
     if isinstance(record, dict) and record.pop("doc_indexed", None) is not None:
-        return raw[:1] + _encode(record)
+        return encode(record)
     return raw

@@ -1,21 +1,39 @@
 """The state of one partition: records kept as bytes, decoded when touched, and what changed since the last cut.
 
-Keys are a kind byte and an id; values are 0x01 and JSON (design: state topic). A record is a msgspec Struct that its
-step declares; `get` hands out the live object, and only `put` marks it changed.
+Keys are a kind byte and an id; values are 0x02 and MessagePack, or 0x01 and JSON, which is read and no longer written
+(docs/decisions/0011). A record is a msgspec Struct that its step declares; `get` hands out the live object, and only
+`put` marks it changed.
 """
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import TypeVar, cast
+from typing import Any, Final, TypeVar, cast, overload
 
 import msgspec
 
 MAX_LIVE = 4_096
 """Records of one partition that stay decoded from one cut to the next: a key's history takes a few KiB."""
-_VERSION = b"\x01"
-_encode = msgspec.json.Encoder().encode
+_JSON: Final = 0x01
+_MSGPACK: Final = 0x02
+_VERSION: Final = bytes((_MSGPACK,))
+_encode = msgspec.msgpack.Encoder().encode
 
 R = TypeVar("R", bound=msgspec.Struct)
+
+
+def encode(record: Any) -> bytes:
+    """Return the value of a state record."""
+    return _VERSION + _encode(record)
+
+
+@overload
+def decode(raw: bytes) -> Any: ...
+@overload
+def decode(raw: bytes, record_type: type[R]) -> R: ...
+def decode(raw: bytes, record_type: Any = Any) -> Any:
+    """Read the value of a state record; without a type, as plain lists, maps, texts, bytes and numbers."""
+    read = msgspec.json.decode if raw[0] == _JSON else msgspec.msgpack.decode
+    return read(memoryview(raw)[1:], type=record_type)
 
 
 class Kind(IntEnum):
@@ -60,7 +78,7 @@ class Records:
         raw = self.stored.get(ident)
         if raw is None:
             return None
-        record = msgspec.json.decode(memoryview(raw)[1:], type=record_type)
+        record = decode(raw, record_type)
         self.live[ident] = record
         return record
 
@@ -84,7 +102,7 @@ class Records:
             if record is None:
                 yield ident, None
             else:
-                raw = stored[ident] = _VERSION + _encode(record)
+                raw = stored[ident] = encode(record)
                 yield ident, raw
         self.changed.clear()
 
@@ -145,7 +163,7 @@ class State:
             raise ValueError(f"state record {key.hex()}: unknown kind")
         if value is None:
             records.stored.pop(key[1:], None)
-        elif value[:1] != _VERSION:
+        elif not value or value[0] not in {_MSGPACK, _JSON}:
             raise ValueError(f"state record {key.hex()}: unknown version {value[:1].hex()}")
         else:
             records.stored[key[1:]] = value
@@ -156,5 +174,5 @@ class State:
         for kind, records in self._records.items():
             first = bytes((kind,))
             out |= {first + ident: raw for ident, raw in records.stored.items()}
-            out |= {first + ident: _VERSION + _encode(record) for ident, record in records.live.items()}
+            out |= {first + ident: encode(record) for ident, record in records.live.items()}
         return out

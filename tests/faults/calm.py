@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from alerts.thresholds import MINUTE_MS, Limits
 from cryptocore.registry import Registry
 from streams.index.port import EventIndex
 from streams.memory import MemoryShell
 from streams.messages import REJECTED, Message
 from streams.pipeline import steps
-from streams.state import Kind
+from streams.state import Kind, decode
 
 EARLIEST_MS, LATEST_MS = 1_500_000_000_000, 2_500_000_000_000
 
@@ -76,7 +74,7 @@ class Calm:
 def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
     """A dumped state without positions, times and pace."""
     return {
-        f"{Kind(key[0]).name}/{key[1:].hex()}": _timeless(msgspec.json.decode(value[1:]))
+        f"{Kind(key[0]).name}/{key[1:].hex()}": _timeless(decode(value))
         for key, value in state.items()
         if key[0] not in {Kind.METER, Kind.POSITION}
     }
@@ -84,7 +82,7 @@ def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in PACE and not key.endswith("_ms")}
+        return {key: _timeless(item) for key, item in value.items() if key not in PACE and not str(key).endswith("_ms")}
     if isinstance(value, list):
         return [_timeless(item) for item in value]
     if isinstance(value, int) and EARLIEST_MS < value < LATEST_MS:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from streams.index.port import DocKind, Document, IndexUnavailable, Refused
 from streams.messages import FINDINGS, KEY_EVENTS, Effects, Message
-from streams.state import Kind, State
+from streams.state import Kind, State, decode
 
 encode = msgspec.json.encode
 
@@ -114,8 +114,4 @@ class DictIndex:
 
 def totals(state: Mapping[bytes, bytes]) -> dict[str, int]:
     """What a dumped state has counted."""
-    return {
-        key[1:].decode(): msgspec.json.decode(value[1:], type=Count).total
-        for key, value in state.items()
-        if key[0] == Kind.KEY
-    }
+    return {key[1:].decode(): decode(value, Count).total for key, value in state.items() if key[0] == Kind.KEY}
