@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from cryptocore.dek import Dek
 from cryptocore.emitter import Emitter
 from cryptocore.entries import Form
 from cryptocore.envelope import Owner
@@ -16,7 +17,6 @@ from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, check_successor
 from cryptocore.revocations import Heard, Revocations
 from cryptocore.store import KeyVersion
-from cryptocore.wrapping import Secret
 
 MAX_FORMS: Final = 256
 """Prepared events an entry keeps: one for each operation, actor and purpose lately seen."""
@@ -53,7 +53,7 @@ class Entry:
     __slots__ = ("checked_at", "dek", "dek_at", "forms", "key", "owner", "uses", "version")
 
     def __init__(self, version: KeyVersion, checked_at: float) -> None:
-        self.dek: Secret | None = None
+        self.dek: Dek | None = None
         self.dek_at = 0.0
         self.uses = 0
         self.checked_at = checked_at

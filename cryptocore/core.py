@@ -18,6 +18,7 @@ from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, st
 from cryptocore.cache import CacheLimits, Entry, KeyCache
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.core_keks import KekCare
+from cryptocore.dek import Dek
 from cryptocore.emitter import Emitter
 from cryptocore.entries import new_id
 from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope, place_of
@@ -208,7 +209,7 @@ class CryptoCore(KekCare):
         # 1
         actor, purpose = self._audit.who_acts(actor, purpose)
         place = place_of(record, plaintext)
-        dek: bytes | None = None
+        dek: Dek | None = None
         try:
             # 2
             entry = self._cache.newest(owner)
@@ -277,7 +278,7 @@ class CryptoCore(KekCare):
         # 1
         actor, purpose = self._audit.who_acts(actor, purpose)
         place = place_of(record)
-        dek: bytes | None = None
+        dek: Dek | None = None
         claimed: bytes | None = None
         try:
             # 2
@@ -424,7 +425,7 @@ def _header(ciphertext: bytes) -> Header:
         raise cannot_open(Outcome.FAILED, Reason.PARSE_ERROR) from None
 
 
-def _opened(dek: bytes, ciphertext: bytes, owner: Owner, place: bytes, entry: Entry) -> bytes:
+def _opened(dek: Dek, ciphertext: bytes, owner: Owner, place: bytes, entry: Entry) -> bytes:
     try:
         return decrypt_envelope(dek, ciphertext, owner=owner, record=place)
     except DecryptionFailed:

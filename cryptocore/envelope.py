@@ -10,17 +10,14 @@ import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
+from cryptocore.dek import SUBKEY_NONCE_SIZE, Dek
 from cryptocore.errors import DecryptionFailed, EnvelopeInvalid
 from cryptocore.events import OwnerRef
 
-DEK_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
@@ -38,7 +35,6 @@ _TENANT: Final = 0x01
 _SECRET: Final = 0x02
 _FIRST_VISIBLE: Final = 0x21
 _LAST_VISIBLE: Final = 0x7E
-_GCM_NONCE_AT: Final = 12
 
 
 class Suite(IntEnum):
@@ -142,8 +138,7 @@ def _owner_part(name: str, text: str) -> bytes:
     return text.encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The first 47 bytes of an envelope: which key, which version, which nonce. Not authentic before it is opened."""
 
     key_id: bytes
@@ -217,7 +212,7 @@ def place_of(record: str | bytes, plaintext: bytes = b"") -> bytes:
 
 
 def encrypt_envelope(
-    dek: bytes,
+    dek: Dek,
     *,
     key_id: bytes,
     key_version: int,
@@ -234,7 +229,7 @@ def encrypt_envelope(
     return _encrypt(dek, Header(key_id=key_id, key_version=key_version, nonce=nonce), owner, record, plaintext)
 
 
-def decrypt_envelope(dek: bytes, envelope: bytes, *, owner: Owner, record: str | bytes) -> bytes:
+def decrypt_envelope(dek: Dek, envelope: bytes, *, owner: Owner, record: str | bytes) -> bytes:
     """Open an envelope.
 
     The caller still owes everything before it: the verified key record, the owner check, the state of the version.
@@ -246,36 +241,15 @@ def decrypt_envelope(dek: bytes, envelope: bytes, *, owner: Owner, record: str |
     header = Header.parse(envelope)
     data = associated_data(envelope[:HEADER_SIZE], owner, record)
     try:
-        return _cipher(dek, header.nonce).decrypt(header.nonce[_GCM_NONCE_AT:], envelope[HEADER_SIZE:], data)
+        return dek.cipher(header.nonce).decrypt(header.nonce[SUBKEY_NONCE_SIZE:], envelope[HEADER_SIZE:], data)
     except InvalidTag:
         raise DecryptionFailed("the ciphertext cannot be opened") from None
 
 
-def _encrypt(dek: bytes, header: Header, owner: Owner, record: str | bytes, plaintext: bytes) -> bytes:
+def _encrypt(dek: Dek, header: Header, owner: Owner, record: str | bytes, plaintext: bytes) -> bytes:
     """Encrypt under the header's nonce. Private, since a nonce used twice gives the plaintexts away."""
     if len(plaintext) > MAX_PLAINTEXT:
         raise EnvelopeInvalid("plaintext", f"longer than {MAX_PLAINTEXT} bytes")
     raw = header.encode()
     data = associated_data(raw, owner, record)
-    return raw + _cipher(dek, header.nonce).encrypt(header.nonce[_GCM_NONCE_AT:], plaintext, data)
-
-
-def _cipher(dek: bytes, nonce: bytes) -> AESGCM:
-    return AESGCM(_subkey(dek, nonce))
-
-
-def _subkey(dek: bytes, nonce: bytes) -> bytes:
-    """Derive the message's key: the counter KDF of SP 800-108r1 with CMAC, label `X`, context the first 12 bytes."""
-    if len(dek) != DEK_SIZE:
-        raise EnvelopeInvalid("dek", f"not {DEK_SIZE} bytes") from None
-    return KBKDFCMAC(
-        algorithm=AES,
-        mode=Mode.CounterMode,
-        length=DEK_SIZE,
-        rlen=2,
-        llen=None,
-        location=CounterLocation.BeforeFixed,
-        label=None,
-        context=None,
-        fixed=b"X\0" + nonce[:_GCM_NONCE_AT],
-    ).derive(dek)
+    return raw + dek.cipher(header.nonce).encrypt(header.nonce[SUBKEY_NONCE_SIZE:], plaintext, data)

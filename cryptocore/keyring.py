@@ -12,13 +12,14 @@ from cryptocore import forking
 from cryptocore.audit import Refusal, StoreAway, Subject, not_believed, rolled_back
 from cryptocore.cache import Entry, KeyCache
 from cryptocore.clock import Clock
+from cryptocore.dek import Dek
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import Reason
 from cryptocore.revocations import Heard
 from cryptocore.store import KeyStore, KeyVersion
 from cryptocore.vaultcalls import OUTAGE, VaultCalls, vault_refusal
-from cryptocore.wrapping import KeyWrapper, Secret, algorithm_of
+from cryptocore.wrapping import KeyWrapper, algorithm_of
 
 T = TypeVar("T")
 
@@ -163,16 +164,16 @@ class Keyring:
 
     # --- DEKs ------------------------------------------------------------------------------------------------------
 
-    def cached_dek(self, entry: Entry) -> bytes | None:
+    def cached_dek(self, entry: Entry) -> Dek | None:
         """Give the DEK when it is in memory and good for another use, and count the use."""
         if entry.dek is None or entry.uses >= self._limits.dek_max_uses:
             return None
         if self._clock.monotonic() - entry.dek_at >= self._limits.dek_max_age_s:
             return None
         entry.uses += 1
-        return entry.dek.reveal()
+        return entry.dek
 
-    async def dek(self, entry: Entry, subject: Subject) -> tuple[bytes, bool]:
+    async def dek(self, entry: Entry, subject: Subject) -> tuple[Dek, bool]:
         """Give the DEK of a version whose state permits the use.
 
         Returns:
@@ -186,15 +187,15 @@ class Keyring:
         if dek is not None:
             return dek, False
         try:
-            secret = await self.once(("dek", *_name(entry)), lambda: self._unwrap(entry, subject))
+            dek = await self.once(("dek", *_name(entry)), lambda: self._unwrap(entry, subject))
         except Refusal as refusal:
             age = self._clock.monotonic() - entry.dek_at - self._limits.dek_max_age_s
             if entry.dek is not None and refusal.reason in OUTAGE and age < self._limits.vault_outage_grace_s:
-                return entry.dek.reveal(), True
+                return entry.dek, True
             if refusal.reason not in OUTAGE:
                 entry.dek = None
             raise
-        return secret.reveal(), False
+        return dek, False
 
     def wrapper(self, kek_alias: str) -> KeyWrapper:
         """Find the KEK of an alias.
@@ -207,7 +208,7 @@ class Keyring:
             raise vault_refusal(Reason.VAULT_NOT_FOUND, retryable=False)
         return wrapper
 
-    async def _unwrap(self, entry: Entry, subject: Subject) -> Secret:
+    async def _unwrap(self, entry: Entry, subject: Subject) -> Dek:
         version = entry.version
         wrapper = self.wrapper(version.record.kek_alias)
         if version.record.wrap_alg != algorithm_of(wrapper):
@@ -220,8 +221,8 @@ class Keyring:
             commitment=version.record.commitment,
             subject=subject.about(entry.key),
         )
-        entry.dek, entry.dek_at, entry.uses = secret, self._clock.monotonic(), 1
-        return secret
+        entry.dek, entry.dek_at, entry.uses = Dek(secret.reveal()), self._clock.monotonic(), 1
+        return entry.dek
 
     # --- one at a time ---------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cryptocore.envelope import DEK_SIZE, Owner
+from cryptocore.dek import DEK_SIZE
+from cryptocore.envelope import Owner
 from cryptocore.errors import ConfigurationError, EnvelopeInvalid
 
 TAG_SIZE: Final = 16

@@ -18,6 +18,7 @@ from cryptocore import cursors, grants
 from cryptocore.audit import Refusal, StoreAway, Subject, cannot_open, state_forbids
 from cryptocore.cache import Entry
 from cryptocore.cursors import Progress
+from cryptocore.dek import Dek
 from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope
 from cryptocore.errors import AccessDenied, DecryptionFailed, EnvelopeInvalid
 from cryptocore.events import AuditEvent, Operation, Outcome, Reason
@@ -135,7 +136,8 @@ class Reencrypt:
 
     async def _row(self, row: Row) -> "_Made":
         to_owner, to_record = row.to_owner or row.owner, row.to_record or row.record
-        dek = plaintext = b""
+        dek: Dek | None = None
+        plaintext = b""
         try:
             source = await self._source(row)
             target = await self._target(to_owner)
@@ -146,7 +148,7 @@ class Reencrypt:
             dek, grace = await self._parts.keyring.dek(target, self._of(to_owner))
             target = await self._still(target)  # the vault took its time
         except Refusal as refusal:
-            dek = plaintext = b""  # many a tool prints the variables of an error's frames
+            dek, plaintext = None, b""  # many a tool prints the variables of an error's frames
             refusal.__traceback__ = refusal.__context__ = None
             if refusal.reason not in _ROW_FAULTS or isinstance(refusal, StoreAway):
                 raise
@@ -219,7 +221,7 @@ class Reencrypt:
             dek, grace = await self._parts.keyring.dek(entry, self._of(row.owner))
             source = replace(await self._allowed(await self._parts.keyring.current(entry), row), grace=grace)
             try:
-                return source, self._legacy.open(dek, row.ciphertext, owner=row.owner, record=row.record)
+                return source, self._legacy.open(dek.reveal(), row.ciphertext, owner=row.owner, record=row.record)
             except EnvelopeInvalid:
                 refusal = cannot_open(Outcome.FAILED, Reason.BAD_TAG, entry.key)
         raise refusal

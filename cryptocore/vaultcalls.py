@@ -10,7 +10,8 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from cryptocore.audit import Audit, Refusal, Subject
 from cryptocore.bare import BareWrap
-from cryptocore.envelope import DEK_SIZE, Owner, Suite
+from cryptocore.dek import DEK_SIZE
+from cryptocore.envelope import Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
 from cryptocore.kek_vault import VaultAnswer

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cryptocore.bare import PADDINGS, BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
-from cryptocore.envelope import DEK_SIZE, KEY_ID_SIZE, MAX_KEY_VERSION, Owner, Suite
+from cryptocore.dek import DEK_SIZE
+from cryptocore.envelope import KEY_ID_SIZE, MAX_KEY_VERSION, Owner, Suite
 from cryptocore.errors import Failed, FormatError
 from cryptocore.events import Reason, VaultAttempt
 

@@ -6,7 +6,8 @@ A vault may wrap under a KEK version that it will not unwrap with any more; only
 import os
 
 from cryptocore.audit import Subject
-from cryptocore.envelope import DEK_SIZE, Owner, Suite
+from cryptocore.dek import DEK_SIZE
+from cryptocore.envelope import Owner, Suite
 from cryptocore.events import KeyRef, Reason
 from cryptocore.keyring import Keyring
 from cryptocore.revisions import WrappedDek

@@ -1,10 +1,14 @@
+import copy
+import pickle
 from hashlib import shake_128
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptocore import envelope as envelope_module
+from cryptocore.dek import Dek
 from cryptocore.envelope import (
     HEADER_SIZE,
     MAX_PLAINTEXT,
@@ -28,7 +32,7 @@ owners = st.one_of(st.builds(Owner.tenant, parts, parts), st.builds(Owner.secret
 
 
 def encrypted(plaintext: bytes = b"token", owner: Owner = OWNER, record: str | bytes = RECORD) -> bytes:
-    return encrypt_envelope(DEK, key_id=KEY_ID, key_version=3, owner=owner, record=record, plaintext=plaintext)
+    return encrypt_envelope(Dek(DEK), key_id=KEY_ID, key_version=3, owner=owner, record=record, plaintext=plaintext)
 
 
 # Both published by C2SP, https://c2sp.org/XAES-256-GCM; the second takes the other branch of the CMAC subkey.
@@ -54,8 +58,8 @@ def test_the_construction_agrees_with_the_published_vectors(
 ) -> None:
     nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
 
-    assert envelope_module._subkey(key, nonce).hex() == subkey
-    assert envelope_module._cipher(key, nonce).encrypt(nonce[12:], b"XAES-256-GCM", data).hex() == ciphertext
+    assert Dek(key).subkey(nonce).hex() == subkey
+    assert Dek(key).cipher(nonce).encrypt(nonce[12:], b"XAES-256-GCM", data).hex() == ciphertext
 
 
 def test_the_construction_agrees_with_ten_thousand_accumulated_messages() -> None:
@@ -72,7 +76,7 @@ def test_the_construction_agrees_with_ten_thousand_accumulated_messages() -> Non
         key, nonce = read(32), read(24)
         plaintext = read(read(1)[0])
         data = read(read(1)[0])
-        ciphertexts.append(envelope_module._cipher(key, nonce).encrypt(nonce[12:], plaintext, data))
+        ciphertexts.append(Dek(key).cipher(nonce).encrypt(nonce[12:], plaintext, data))
 
     published = "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"
     assert shake_128(b"".join(ciphertexts)).hexdigest(32) == published
@@ -82,7 +86,7 @@ def test_the_construction_agrees_with_ten_thousand_accumulated_messages() -> Non
 def test_what_was_encrypted_opens_for_its_owner_and_record(plaintext: bytes, owner: Owner, record: str | bytes) -> None:
     envelope = encrypted(plaintext, owner, record)
 
-    assert decrypt_envelope(DEK, envelope, owner=owner, record=record) == plaintext
+    assert decrypt_envelope(Dek(DEK), envelope, owner=owner, record=record) == plaintext
     assert len(envelope) == HEADER_SIZE + len(plaintext) + TAG_SIZE
 
 
@@ -92,7 +96,7 @@ def test_every_changed_bit_is_noticed(bit: int) -> None:
     changed[bit // 8] ^= 1 << bit % 8
 
     with pytest.raises((DecryptionFailed, EnvelopeInvalid)):
-        decrypt_envelope(DEK, bytes(changed), owner=OWNER, record=RECORD)
+        decrypt_envelope(Dek(DEK), bytes(changed), owner=OWNER, record=RECORD)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_every_changed_bit_is_noticed(bit: int) -> None:
 )
 def test_another_key_owner_or_record_opens_nothing(dek: bytes, owner: Owner, record: str) -> None:
     with pytest.raises(DecryptionFailed) as caught:
-        decrypt_envelope(dek, encrypted(), owner=owner, record=record)
+        decrypt_envelope(Dek(dek), encrypted(), owner=owner, record=record)
 
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -151,13 +155,15 @@ def test_the_header_is_read_without_a_key() -> None:
 )
 def test_what_is_no_envelope_is_named(changed: bytes, field: str) -> None:
     with pytest.raises(EnvelopeInvalid) as caught:
-        decrypt_envelope(DEK, changed, owner=OWNER, record=RECORD)
+        decrypt_envelope(Dek(DEK), changed, owner=OWNER, record=RECORD)
 
     assert caught.value.field == field
 
 
 def test_a_mebibyte_is_the_most() -> None:
-    assert decrypt_envelope(DEK, encrypted(bytes(MAX_PLAINTEXT)), owner=OWNER, record=RECORD) == bytes(MAX_PLAINTEXT)
+    assert decrypt_envelope(Dek(DEK), encrypted(bytes(MAX_PLAINTEXT)), owner=OWNER, record=RECORD) == bytes(
+        MAX_PLAINTEXT
+    )
     with pytest.raises(EnvelopeInvalid, match=r"^plaintext: "):
         encrypted(bytes(MAX_PLAINTEXT + 1))
 
@@ -179,7 +185,7 @@ def test_a_record_has_1_to_1024_bytes(record: str | bytes) -> None:
 )
 def test_an_argument_beyond_its_limit_is_named(key_id: bytes, key_version: int, dek: bytes, field: str) -> None:
     with pytest.raises(EnvelopeInvalid) as caught:
-        encrypt_envelope(dek, key_id=key_id, key_version=key_version, owner=OWNER, record=RECORD, plaintext=b"")
+        encrypt_envelope(Dek(dek), key_id=key_id, key_version=key_version, owner=OWNER, record=RECORD, plaintext=b"")
 
     assert caught.value.field == field
 
@@ -216,3 +222,29 @@ def test_a_part_of_an_owner_is_visible_ascii(name: str) -> None:
 def test_a_text_is_refused_with_what_to_do() -> None:
     with pytest.raises(EnvelopeInvalid, match="plaintext: not bytes: encode a text first"):
         place_of("tokens/17/access", "a token")  # type: ignore[arg-type]
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=24, max_size=24))
+def test_message_keys_are_those_of_the_librarys_key_derivation(key: bytes, nonce: bytes) -> None:
+    derived = KBKDFCMAC(
+        algorithm=AES,
+        mode=Mode.CounterMode,
+        length=32,
+        rlen=2,
+        llen=None,
+        location=CounterLocation.BeforeFixed,
+        label=None,
+        context=None,
+        fixed=b"X\0" + nonce[:12],
+    ).derive(key)
+
+    assert Dek(key).subkey(nonce) == derived
+
+
+def test_a_dek_does_not_show_itself() -> None:
+    dek = Dek(DEK)
+
+    assert DEK.hex() not in repr(dek) + str(dek)
+    for act in (lambda: pickle.dumps(dek), lambda: copy.copy(dek), lambda: copy.deepcopy(dek), lambda: dek == Dek(DEK)):
+        with pytest.raises(TypeError, match="a DEK is"):
+            act()

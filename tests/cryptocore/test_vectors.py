@@ -16,6 +16,7 @@ from cryptocore import envelope as envelope_module
 from cryptocore.approval_pairs import two_people, verify_approval
 from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval
 from cryptocore.batch import SealedBatch, open_batch, partition_key, partition_of, seal_batch
+from cryptocore.dek import Dek
 from cryptocore.envelope import Header, Owner, Suite, associated_data, decrypt_envelope
 from cryptocore.errors import BatchRejected, CoreError, FormatError
 from cryptocore.events import decode_line, decode_lines, encode_line, json_schema
@@ -80,18 +81,18 @@ def test_envelope_vectors_pass(vector: Vector) -> None:
 
     assert owner.encode().hex() == vector["owner_bytes"]
     assert Owner.decode(owner.encode()) == owner
-    assert envelope_module._subkey(dek, nonce).hex() == vector["subkey"]
+    assert Dek(dek).subkey(nonce).hex() == vector["subkey"]
     assert associated_data(header.encode(), owner, record).hex() == vector["associated_data"]
-    assert envelope_module._encrypt(dek, header, owner, record, plaintext) == envelope
+    assert envelope_module._encrypt(Dek(dek), header, owner, record, plaintext) == envelope
     assert Header.parse(envelope) == header
-    assert decrypt_envelope(dek, envelope, owner=owner, record=record) == plaintext
+    assert decrypt_envelope(Dek(dek), envelope, owner=owner, record=record) == plaintext
 
 
 @each("envelope", "must_fail")
 def test_envelope_vectors_fail_as_expected(vector: Vector) -> None:
     dek, envelope, record = (bytes.fromhex(vector[name]) for name in ("dek", "envelope", "record"))
 
-    found = failure(lambda: decrypt_envelope(dek, envelope, owner=owner_of(vector), record=record))
+    found = failure(lambda: decrypt_envelope(Dek(dek), envelope, owner=owner_of(vector), record=record))
 
     assert found == vector["expect"]
 

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from alerts.thresholds import Limits
 from cryptocore.approvals import Action, Approval, sign_approval
 from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
+from cryptocore.dek import Dek
 from cryptocore.envelope import Owner, Suite, decrypt_envelope, encrypt_envelope
 from cryptocore.errors import DecryptionFailed, EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation, Outcome, Phase, decode_line
@@ -221,15 +222,17 @@ def test_python_opens_what_node_encrypted(ours: Deployment) -> None:
 
     envelope = answer("encrypt", **ours.key, dek=ours.dek.hex(), record=PLACE, plaintext=plaintext.hex())
 
-    assert decrypt_envelope(ours.dek, bytes.fromhex(envelope), owner=OWNER, record=PLACE) == plaintext
+    assert decrypt_envelope(Dek(ours.dek), bytes.fromhex(envelope), owner=OWNER, record=PLACE) == plaintext
     with pytest.raises(DecryptionFailed):
-        decrypt_envelope(ours.dek, bytes.fromhex(envelope), owner=OWNER, record="tokens/8f3c/refresh")
+        decrypt_envelope(Dek(ours.dek), bytes.fromhex(envelope), owner=OWNER, record="tokens/8f3c/refresh")
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, 1_048_576])
 def test_node_opens_what_python_encrypted(ours: Deployment, size: int) -> None:
     plaintext = os.urandom(size)
-    envelope = encrypt_envelope(ours.dek, key_id=KEY_ID, key_version=1, owner=OWNER, record=PLACE, plaintext=plaintext)
+    envelope = encrypt_envelope(
+        Dek(ours.dek), key_id=KEY_ID, key_version=1, owner=OWNER, record=PLACE, plaintext=plaintext
+    )
     task = {**ours.key, "dek": ours.dek.hex(), "record": PLACE, "envelope": envelope.hex()}
 
     assert answer("decrypt", **task) == plaintext.hex()
@@ -432,7 +435,7 @@ async def test_the_monitor_takes_a_life_of_a_node_service_without_a_finding(ours
 
     assert said[-1] == {"answer": {"sent": True}}
     envelopes = [bytes.fromhex(one["envelope"]) for one in said if "envelope" in one]
-    opened = [decrypt_envelope(ours.dek, envelope, owner=OWNER, record=PLACE) for envelope in envelopes]
+    opened = [decrypt_envelope(Dek(ours.dek), envelope, owner=OWNER, record=PLACE) for envelope in envelopes]
     assert opened == [f"token {number}".encode() for number in range(40)]
     messages = arrived(log, ours.registry)
     monitor = watched(messages, ours)
