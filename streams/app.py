@@ -25,8 +25,9 @@ from streams.topics import INPUTS
 LARGEST_MESSAGE: Final = 1024 * 1024
 """What one message is reckoned at in the memory budget; a sealed batch has 900 KiB at most."""
 FETCH_BYTES: Final = 4 * 1024 * 1024
-FETCH_WAIT_MS: Final = 25
-"""How long a broker may hold a fetch that found nothing.
+BUSY_WAIT_MS: Final = 5
+IDLE_WAIT_MS: Final = 200
+"""How long a broker may hold a fetch that finds nothing, when the last one brought messages and when it did not.
 
 A client has one fetch under way per broker, for the partitions that it holds nothing of: while the idle ones wait for
 news, a busy one that has just been read empty gets nothing. With Faust's 1,500 ms a worker that catches up stood still
@@ -51,17 +52,21 @@ class _Unfiltered(dict[TP, int | None]):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Reads committed messages only (Faust asks for that in its own transactions), and never waits long for none."""
+    """Reads committed messages only (Faust asks for that in its own transactions), and waits for more as it should."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         self.consumer.in_transaction = True
         try:
-            consumer = super()._create_worker_consumer(transport)
+            return super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
-        assert consumer._fetch_max_wait_ms > FETCH_WAIT_MS, "aiokafka keeps it elsewhere now"  # noqa: SLF001 - Faust fixes it
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001 - Faust has no setting for it
-        return consumer
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+        records = await super()._fetch_records(consumer, *args, **options)
+        fetcher = consumer._fetcher  # noqa: SLF001 - Faust sets the wait once, and has no setting for it
+        assert hasattr(fetcher, "_fetch_max_wait_ms"), "aiokafka keeps the wait elsewhere now"
+        fetcher._fetch_max_wait_ms = BUSY_WAIT_MS if records else IDLE_WAIT_MS  # noqa: SLF001
+        return records
 
 
 class _Consumer(driver.Consumer):

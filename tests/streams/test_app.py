@@ -1,10 +1,11 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from streams.app import WorkerApp
+from streams.app import BUSY_WAIT_MS, IDLE_WAIT_MS, WorkerApp
 from streams.index.port import DocKind
 from streams.messages import FINDINGS, KEY_EVENTS
 from streams.process import Application
@@ -52,6 +53,29 @@ async def test_what_an_absent_index_missed_is_written_by_the_next_worker(kafka: 
         assert counted(worker, KEY_EVENTS) == {value.decode(): 1 for value in values}
 
     assert len(index.ids(DocKind.ALERT)) == 50
+    assert deaths == []
+
+
+async def test_fetches_that_find_nothing_are_held_shortly_while_messages_come(kafka: str, tmp_path: Path) -> None:
+    """Held as long as Faust asks for, the fetch for idle partitions keeps a busy one from its messages."""
+    settings, deaths, built = await fresh(kafka, tmp_path), list[str](), list[WorkerApp]()
+
+    def application(*args: Any, **options: Any) -> WorkerApp:
+        built.append(WorkerApp(*args, **options))
+        return built[0]
+
+    def wait_ms() -> int:
+        consumer = built[0]._app.consumer._thread._consumer
+        return 0 if consumer is None else int(consumer._fetcher._fetch_max_wait_ms)
+
+    async with working(settings, DictIndex(), deaths, application) as worker:
+        await until(lambda: wait_ms() == IDLE_WAIT_MS)
+        sending = asyncio.create_task(send(settings, KEY_EVENTS, [b"a"] * 20_000))
+        await until(lambda: wait_ms() == BUSY_WAIT_MS)
+        await sending
+        await until(lambda: counted(worker, KEY_EVENTS) == {"a": 20_000})
+        await until(lambda: wait_ms() == IDLE_WAIT_MS)
+
     assert deaths == []
 
 
