@@ -169,7 +169,9 @@ async def tell_uses(index: EventIndex, console: Console) -> None:
     counts = await index.count_by(DocKind.KEK_USE, ["principal_id", "vault", "name", "operation", "status"])
     if not counts:
         return
-    table = Table("principal", "KEK", "operation", "status", "uses", title="Who used your KEKs", title_justify="left")
+    table = Table(title="Who used your KEKs", title_justify="left")
+    for head in ("principal", "KEK", "operation", "status", "uses"):
+        table.add_column(head, overflow="fold")
     ranked = sorted(counts.items(), key=lambda each: -each[1])
     for (principal, vault, name, operation, status), count in ranked[:_SHOWN]:
         cells = (principal or "(a service's word only)", f"{vault}/{name}", operation, status.replace("_", " "))

@@ -199,10 +199,13 @@ def _moment(text: str) -> int:
 
 
 def _write(file: Path, registry: "Registry", says: str) -> None:
-    """Put the whole file in place of the old one at once."""
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_bytes(registry.encode())
-    beside.replace(file)
+    """Put the whole file in place of the old one, durably."""
+    from streams.feeds.durable import replace_file
+
+    try:
+        replace_file(file, registry.encode())
+    except OSError as problem:
+        raise fail(f"{file}: {problem.strerror}; nothing was changed") from None
     console.print(
         f"{file}: {says}. Review the change, then start services and workers again.", markup=False, soft_wrap=True
     )

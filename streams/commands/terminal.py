@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,6 +42,8 @@ STOPPED: Final = 130
 """Ctrl-C."""
 
 _PIPE_WIDTH: Final = 1_000
+_BORDERS: Final = 3
+"""A column's line and the blank on each side of its cells."""
 _UNREACHABLE: Final = frozenset(
     {"KafkaConnectionError", "KafkaTimeoutError", "NodeNotReadyError", "RequestTimedOutError"}
 )
@@ -71,11 +74,36 @@ def print_json(value: Any) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; into a pipe as wide as it is, so that nothing of it is cut. Cells are text, never markup."""
-    table = Table(*heads)
-    for row in rows:
+    """Print a table of which nothing is cut; into a pipe as wide as it is. Cells are text, never markup.
+
+    What is one word, an id for instance, is what people copy: it stays in one piece, and sentences fold. Where the
+    terminal is too narrow for that, each row is a block of lines instead.
+    """
+    kept = [list(map(str, row)) for row in rows]
+    out = Console(highlight=False, emoji=False, width=None if console.is_terminal else _PIPE_WIDTH)
+    columns = [[head, *(row[at] for row in kept)] for at, head in enumerate(heads)]
+    single = [not any(len(cell.split()) > 1 for cell in column[1:]) for column in columns]
+    least = [
+        max(map(cell_len if whole else _longest_word, column)) for column, whole in zip(columns, single, strict=True)
+    ]
+    needed = sum(width + _BORDERS for width in least) + 1
+    if kept and needed > out.width:
+        for row in kept:
+            for head, cell in zip(heads, row, strict=True):
+                if cell:
+                    out.print(Text(f"{head}: {cell}" if head else cell), soft_wrap=True)
+            out.print()
+        return
+    table = Table()
+    for head, whole in zip(heads, single, strict=True):
+        table.add_column(head, no_wrap=whole, overflow="fold")
+    for row in kept:
         table.add_row(*map(Text, row))
-    Console(highlight=False, width=None if console.is_terminal else _PIPE_WIDTH).print(table)
+    out.print(table)
+
+
+def _longest_word(cell: str) -> int:
+    return max((cell_len(word) for word in cell.split()), default=0)
 
 
 def settings(**given: str) -> "Settings":

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 import msgspec
@@ -35,10 +36,17 @@ def load_cursor(path: Path) -> Cursor | None:
 
 def save_cursor(path: Path, cursor: Cursor) -> None:
     """Replace the file: after this the old one or the new one is there, whatever happens."""
+    replace_file(path, _encode(cursor) + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole file in place of the old one; on return it outlives a power cut. Its mode stays what it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_name(f".{path.name}.new")
     with fresh.open("wb") as file:
-        file.write(_encode(cursor) + b"\n")
+        file.write(content)
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
