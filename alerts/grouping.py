@@ -17,9 +17,16 @@ def fingerprint(finding: Finding) -> bytes:
     return hashlib.sha256(_FINGERPRINT + b"".join(_lp16(part) for part in parts)).digest()
 
 
-def finding_id(of_fingerprint: bytes, opened_ms: int) -> str:
-    """Name one run of hits, in hex; `opened_ms` is the effective time of its first hit."""
-    return hashlib.sha256(_FINDING + of_fingerprint + opened_ms.to_bytes(8, "big")).hexdigest()
+def finding_id(of_fingerprint: bytes, opened_ms: int, partition: int = 0) -> str:
+    """Name one run of hits, in hex.
+
+    Args:
+        of_fingerprint: of the hits.
+        opened_ms: the effective time of the first one.
+        partition: which one counts them, where several count the same fingerprint: two runs may begin together.
+    """
+    place = partition.to_bytes(4, "big") if partition else b""
+    return hashlib.sha256(_FINDING + of_fingerprint + opened_ms.to_bytes(8, "big") + place).hexdigest()
 
 
 def alert_id(of_fingerprint: bytes, opening_finding_id: str) -> str:

@@ -17,6 +17,8 @@ class DocumentsOut:
         self._key = key
         self._writer = writer
         self._closed = False
+        self.generation = 1
+        """Of the topic that documents are made from; a message brings it."""
 
     def open(self, position: Position) -> None:
         """Begin where the last owner's cut was; what it had under way is dropped and read again."""
@@ -46,7 +48,15 @@ class DocumentsOut:
             self.progress.skip.add(offset)
             if document.kind is not DocKind.REJECTED:
                 yield (
-                    Message(topic, partition, offset, now_ms, document.id.encode(), document.body),
+                    Message(
+                        topic,
+                        partition,
+                        offset,
+                        now_ms,
+                        document.id.encode(),
+                        document.body,
+                        generation=self.generation,
+                    ),
                     document.kind,
                     reason,
                 )
@@ -59,6 +69,7 @@ class DocumentsOut:
             if again is None or not again[0] <= message.offset < again[1]:
                 continue
             if message.offset not in progress.skip:
+                self.generation = message.generation
                 effects = Effects()
                 step.reindex(message, effects)
                 if effects.documents and not self._writer.add(self._key, message.offset, effects.documents):

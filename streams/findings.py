@@ -23,6 +23,8 @@ REMEMBER_MS: Final = 7 * 24 * 3_600_000
 """An alert closes seven days after its last hit; a later one opens a new finding."""
 MAX_EVIDENCE: Final = 16
 """Documents one message names: the newest ones since the last message."""
+OF_MANY_PARTITIONS: Final = frozenset({"pending_source", "document_refused"})
+"""Findings whose fingerprint names no key: several partitions may count one of them, from the same millisecond on."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,9 +46,14 @@ class OpenFinding(Struct, kw_only=True, omit_defaults=True):
 
 
 class FindingBook:
-    """The fingerprints that one partition has reported."""
+    """The fingerprints that one partition has reported.
 
-    def __init__(self) -> None:
+    Args:
+        partition: its number; goes into the ids of what several partitions tell of one cause.
+    """
+
+    def __init__(self, partition: int = 0) -> None:
+        self._partition = partition
         self._waiting: dict[bytes, None] = {}  # have hits that no message has told yet
         self._expiry: list[tuple[int, bytes]] = []
 
@@ -71,7 +78,7 @@ class FindingBook:
         fingerprint = grouping.fingerprint(finding)
         known = state.get(Kind.FINGERPRINT, fingerprint, OpenFinding)
         if known is None or now_ms - known.hit_ms >= REMEMBER_MS:
-            known = _opened(fingerprint, finding, now_ms)
+            known = _opened(fingerprint, finding, now_ms, self._partition)
             heappush(self._expiry, (now_ms + REMEMBER_MS, fingerprint))
             self._send(fingerprint, known, now_ms, effects)
         else:
@@ -157,10 +164,11 @@ class FindingBook:
         self._waiting.pop(fingerprint, None)
 
 
-def _opened(fingerprint: bytes, finding: Finding, now_ms: int) -> OpenFinding:
+def _opened(fingerprint: bytes, finding: Finding, now_ms: int, partition: int) -> OpenFinding:
     opened_ms = finding.effective_ms
+    place = partition if finding.rule_id in OF_MANY_PARTITIONS else 0
     return OpenFinding(
-        finding_id=grouping.finding_id(fingerprint, opened_ms),
+        finding_id=grouping.finding_id(fingerprint, opened_ms, place),
         opened_ms=opened_ms,
         count=1,
         sent_count=0,

@@ -54,6 +54,7 @@ class JoinStep:
         joined_ms: only uses in this half-open range are judged, the rest is not_evaluated; None = all.
         allowed: principals of no source that may use a KEK all the same; None = nobody.
         declared: the KEKs that there are; None = nobody said.
+        partition: which one this is.
     """
 
     topic = CORRELATE
@@ -67,6 +68,7 @@ class JoinStep:
         joined_ms: tuple[int, int] | None = None,
         allowed: Allowed | None = None,
         declared: VaultDeclarations | None = None,
+        partition: int = 0,
     ) -> None:
         self._registry = registry
         self._limits = limits
@@ -74,13 +76,14 @@ class JoinStep:
         self._joined_ms = joined_ms
         self._allowed = allowed
         self._declared = declared
+        self._partition = partition
         self._reset()
 
     def _reset(self) -> None:
         self._matching = Matching()
         self._due: list[Due] = []
         self._progress = SourceProgress(slack_ms=self._limits.join_slack_ms, keep_ms=self._limits.final_ms)
-        self._findings = StandingFindings()
+        self._findings = StandingFindings(self._partition)
         self._keks = KekWatch(
             findings=self._findings, limits=self._limits, declared=self._declared, compare=self._evaluate
         )

@@ -34,6 +34,11 @@ class Matching:
         self._changed: dict[bytes, None] = {}
         self._claims_changed: dict[bytes, None] = {}
 
+    @property
+    def pools(self) -> int:
+        """How many pairs of a KEK and a source have something to match without a telling id."""
+        return len(self._pools)
+
     def access(self, ident: bytes) -> Access | None:
         return self._accesses.get(ident)
 
@@ -87,11 +92,12 @@ class Matching:
             _discard(self._by_correlation, access.correlation_id, access)
         attempt = access.attempt
         if attempt is None:
-            self._pool(access).discard_access(access)
+            self._leave(access)
             return None
         attempt.settled = True
         if access.strength is Strength.WEAK:
             self._pool(access).settle(access, attempt)
+            self._drop_empty(access)
         return attempt
 
     def dependents(self, claim: bytes) -> list[bytes]:
@@ -167,7 +173,7 @@ class Matching:
         """Give by id; a record that held the attempt weakly chooses another."""
         self._loose.pop(access, None)
         self._loose.pop(attempt, None)
-        self._pool(attempt).discard_attempt(attempt)
+        self._leave(attempt)
         access.attempt, access.strength, attempt.taken = attempt, strength, access
         self._note(access, attempt)
 
@@ -177,7 +183,7 @@ class Matching:
         self._changed[access.ident] = None
         self._loose[access] = None
         if attempt is None or access.strength is Strength.WEAK:
-            self._pool(access).discard_access(access)
+            self._leave(access)
             return
         access.attempt = access.strength = attempt.taken = None
         self._note(access, attempt)
@@ -192,7 +198,7 @@ class Matching:
             if attempt.request_id is not None:
                 _discard(self._by_request, attempt.request_id, attempt)
                 values[attempt.request_id] = None
-            self._pool(attempt).discard_attempt(attempt)
+            self._leave(attempt)
             holder = attempt.taken
             if holder is not None and not attempt.settled:
                 self._release(holder)
@@ -210,6 +216,21 @@ class Matching:
         if pool is None:
             pool = self._pools[place] = WeakPool(self._note)
         return pool
+
+    def _leave(self, what: Access | Attempt) -> None:
+        """Take a record or an attempt out of its pool, if it is in one."""
+        if (what.kek, what.source) not in self._pools:
+            return
+        if isinstance(what, Attempt):
+            self._pool(what).discard_attempt(what)
+        else:
+            self._pool(what).discard_access(what)
+        self._drop_empty(what)
+
+    def _drop_empty(self, what: Access | Attempt) -> None:
+        """KEKs and services come and go; a pool goes with the last of its records and attempts."""
+        if self._pool(what).is_empty:
+            del self._pools[what.kek, what.source]
 
     def _note(self, access: Access, attempt: Attempt) -> None:
         self._changed[access.ident] = None

@@ -58,7 +58,7 @@ class PartitionOwner:
         self._markers = markers
         self._expected = Expected(0, markers=markers)
         self._committed = Position(applied=0, indexed=0, now_ms=0)
-        self._book = FindingBook()
+        self._book = FindingBook(self.key[1])
         self._effects = Effects()
         self._outs: list[Out] = []
         self._after_cut: list[Document] = []
@@ -153,6 +153,7 @@ class PartitionOwner:
         place = self._expected.judge(message.offset)
         if place is Place.NEXT:
             self.now_ms = max(self.now_ms, message.append_ms)
+            self._documents.generation = message.generation
             self.step.apply(message, self.now_ms, self.state, self._effects)
             self._take(message)
         return place

@@ -41,13 +41,14 @@ def steps(
             registry=registry, limits=limits, generation=generation, partition=partition
         ),
         VAULT_ACCESS: lambda _: VaultStep(limits=limits, declared=declared),
-        CORRELATE: lambda _: JoinStep(
+        CORRELATE: lambda partition: JoinStep(
             registry=registry,
             limits=limits,
             evaluate=evaluate,
             joined_ms=joined_ms,
             allowed=allowed,
             declared=declared,
+            partition=partition,
         ),
         WHO: lambda _: WhoStep(limits=limits, joined=evaluate, administrators=_administrators(registry)),
         SOURCES: lambda _: SourcesStep(registry=registry, limits=limits, declared=declared),

@@ -22,8 +22,8 @@ _encode = msgspec.json.Encoder().encode
 class StandingFindings:
     """The findings of one partition, with a way back."""
 
-    def __init__(self) -> None:
-        self._book = FindingBook()
+    def __init__(self, partition: int = 0) -> None:
+        self._book = FindingBook(partition)
 
     def restore(self, state: State) -> None:
         self._book.restore(state)

@@ -26,6 +26,11 @@ class WeakPool:
         self._attempts: list[tuple[tuple[int, bytes, int], Attempt]] = []
         self._longest_us = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is in it."""
+        return not self._accesses and not self._attempts
+
     def add_access(self, access: Access) -> None:
         """Let a record choose."""
         insort(self._accesses, (access.order, access))

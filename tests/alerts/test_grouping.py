@@ -44,3 +44,12 @@ def test_neither_time_nor_words_nor_severity_change_the_fingerprint() -> None:
     )
 
     assert grouping.fingerprint(one) == grouping.fingerprint(other)
+
+
+def test_two_partitions_that_count_one_cause_from_the_same_millisecond_name_their_runs_apart() -> None:
+    mark = grouping.fingerprint(_finding(rule_id="pending_source"))
+
+    ids = {grouping.finding_id(mark, 1_763_260_867_000, partition) for partition in range(24)}
+
+    assert len(ids) == 24
+    assert grouping.finding_id(mark, 1_763_260_867_000) in ids, "of the one partition of a replay, named as ever"

@@ -172,3 +172,17 @@ def test_no_hit_is_lost_over_takeovers_and_no_minute_holds_two_messages(steps: l
 
     desk.tick(now_ms + REPEAT_MS)
     assert {message.finding.key: message.count for message in desk.sent()} == hits
+
+
+def test_only_what_several_partitions_count_is_named_by_its_partition() -> None:
+    found = {name: msgspec.structs.replace(hit(), rule_id=name) for name in ("pending_source", "chain_fork")}
+    told = {name: set[str]() for name in found}
+
+    for partition in (0, 3):
+        desk = Desk()
+        desk.book = FindingBook(partition)
+        for name, finding in found.items():
+            desk.report(finding, T)
+            told[name].add(desk.sent()[-1].finding_id)
+
+    assert {name: len(ids) for name, ids in told.items()} == {"pending_source": 2, "chain_fork": 1}

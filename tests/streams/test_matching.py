@@ -221,3 +221,22 @@ def test_a_record_that_loses_its_attempt_to_an_exact_match_takes_the_next() -> N
     matching.put_access(by_request)
 
     assert told(matching, [by_call, by_request]) == {b"u": (b"a2", Strength.CLAIMED), b"v": (b"a1", Strength.EXACT)}
+
+
+@given(attempts(), accesses())
+@settings(max_examples=100)
+def test_nothing_is_kept_of_keks_whose_records_and_claims_are_all_forgotten(
+    tried: list[Attempt], seen: list[Access]
+) -> None:
+    matching = Matching()
+    for attempt in tried:
+        matching.put_claim(attempt.claim, [attempt])
+    for access in seen:
+        matching.put_access(access)
+
+    for access in seen:
+        matching.drop_access(access.ident)
+    for attempt in tried:
+        matching.forget_claim(attempt.claim)
+
+    assert matching.pools == 0
