@@ -97,5 +97,5 @@ async def test_a_server_that_hangs_keeps_nobody_waiting(own_postgres: PostgresSe
             os.kill(backend, signal.SIGCONT)
 
         assert caught.value.public().retryable
-        assert waited < 5
+        assert waited < 15  # the default is 20
         assert await keyring.newest(OWNER) is None
