@@ -5,7 +5,7 @@ from pathlib import Path
 from reports.collect import collect
 from reports.render import render
 from reports.summary import oldest_active, summarise
-from reports.week import parse_week
+from reports.week import Week, parse_week
 from streams.index.port import EventIndex
 
 
@@ -24,7 +24,8 @@ async def write(
         index: where the documents are; only read.
         week: an ISO week, `2026-W47`.
         tz: the zone of the week's borders, `Europe/Berlin` for instance.
-        out: a file that ends in .html, or a folder, made when it is not there, in which one named by the week goes.
+        out: a file that ends in .html, or a folder, made when it is not there, in which one named by the week, and by
+            the zone unless it is UTC, goes.
         prepared_ms: when it is written, by the caller's clock.
         simulated: whether the data is made up; the page then says so above everything else.
 
@@ -44,7 +45,13 @@ async def write(
         simulated=simulated,
         oldest_key=oldest_active(facts),
     )
-    path = out if out.suffix == ".html" else out / f"keytrail-{asked.label}.html"
+    path = out if out.suffix == ".html" else out / _name(asked)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
+
+
+def _name(week: Week) -> str:
+    """Name the file so that two zones, whose weeks have other borders, do not take each other's place."""
+    zone = "" if week.tz == "UTC" else f"-{week.tz.replace('/', '-')}"
+    return f"keytrail-{week.label}{zone}.html"

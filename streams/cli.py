@@ -157,12 +157,25 @@ async def _replay(
             tell_alerts(results.alerts, console)
             await tell_uses(index, console)
             console.print(f"Report of week {week}: {page}", markup=False, soft_wrap=True)
+            _tell_weeks(replaying.other_weeks(source, week), out.path)
         else:
             console.print("Nothing could be read.", style="bold red")
     finally:
         await index.close()
     tell(results.summary, out.path, console)
     return results.summary.rejected
+
+
+def _tell_weeks(weeks: list[str], out: Path) -> None:
+    """Say what the report leaves out, and the command that gives it."""
+    if not weeks:
+        return
+    console.print(
+        f"The files hold other weeks, too: {', '.join(weeks)}. The report of one of them:\n"
+        f"  keytrail report weekly --week {weeks[-1]} --index {out / 'index.sqlite'} --out {out}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _allowed(path: Path, registry: "Registry") -> "Allowed":

@@ -70,10 +70,11 @@ class Totals(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """summary.json."""
+    """summary.json; `intents` of the indexed events announce another: the report counts the act, once."""
 
     emitted: int
     indexed: int
+    intents: int
     accesses: int
     duplicates: dict[str, int]
     rejected: int
@@ -99,12 +100,13 @@ async def write(out: OutFolder, index: EventIndex, totals: Totals, *, notes: lis
     )
     write_lines(out.file("kek-use.ndjson"), ({k: v for k, v in use.items() if k != "@timestamp"} for use in uses))
     write_lines(out.file("alerts.ndjson"), map(_alert_line, alerts))
-    events = await index.count_by(DocKind.EVENT, ["event.action"])
+    phases = {phase: count for (phase,), count in (await index.count_by(DocKind.EVENT, ["keytrail.phase"])).items()}
     by_status = Counter(use["status"] for use in uses)
     statuses = ("matched", "unaccounted", "unlogged", "pending", "not_evaluated")
     summary = Summary(
         emitted=totals.emitted,
-        indexed=sum(events.values()),
+        indexed=sum(phases.values()),
+        intents=phases.get("intent", 0),
         accesses=len(accesses),
         duplicates={"batches": totals.duplicate_batches, "vault": totals.duplicate_vault},
         rejected=totals.rejected,
@@ -137,14 +139,16 @@ def _alert_line(alert: dict[str, Any]) -> dict[str, Any]:
 def tell(summary: Summary, out: Path, console: Console) -> None:
     """Print what was found, and in which files."""
     uses = summary.kek_use
+    intents = f" ({summary.intents:,} of them intents, which the report counts with their outcomes)"
     dropped = f"{summary.duplicates['batches']:,} batches, {summary.duplicates['vault']:,} vault records"
     console.print(
-        f"{summary.accesses:,} vault records; {summary.emitted:,} key events emitted, {summary.indexed:,} indexed; "
+        f"{summary.accesses:,} vault records; {summary.emitted:,} key events emitted, {summary.indexed:,} indexed"
+        f"{intents if summary.intents else ''}; "
         f"dropped as duplicates: {dropped}.",
         soft_wrap=True,
     )
     counted = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in uses.items() if count)
-    console.print(f"KEK uses: {counted or 'none'}.")
+    console.print(f"KEK uses: {counted or 'none in the logs'}.")
     found = ", ".join(f"{rule} {count}" for rule, count in summary.alerts.items())
     console.print(f"Alerts: {found or 'none'}.", soft_wrap=True)
     if summary.rejected:

@@ -37,6 +37,7 @@ from streams.vaultlogs.normalise import normalise
 from streams.vaultlogs.rejection import VaultRecordRejected
 
 _MINUTE_MS = 60_000
+_DAY_MS = 24 * 60 * _MINUTE_MS
 # The join looks again for the last time 60 min after a use; after that, nothing is due before the next arrival.
 _DUE_FOR_MS = 80 * _MINUTE_MS
 # Batches speak for this much time before their first seal and after their last append.
@@ -177,6 +178,12 @@ def week_to_report(source: Input, alerts: list[dict[str, Any]]) -> str:
     else:
         last = EPOCH + timedelta(milliseconds=max(arrival.at_ms for arrival in source.arrivals))
     return f"{last:%G-W%V}"
+
+
+def other_weeks(source: Input, reported: str) -> list[str]:
+    """Return the ISO weeks in which something arrived, without the one that the report is about, oldest first."""
+    days = {arrival.at_ms // _DAY_MS for arrival in source.arrivals}
+    return sorted({f"{EPOCH + timedelta(days=day):%G-W%V}" for day in days} - {reported})
 
 
 async def replay(

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 
 pytestmark = pytest.mark.browser
 
-SIZES = {"desktop": 1200, "phone": 390}
+SIZES = {"desktop": 1200, "phone": 390, "small phone": 320}
 
 
 def show(browser: Chrome, page: Path, *, width: int, scheme: str = "light") -> None:
@@ -37,8 +37,13 @@ def test_the_page_fits_its_window_and_follows_the_readers_colours(
     browser.save_screenshot(str(shot))
 
     width = browser.execute_script("return document.documentElement.scrollWidth")
+    days = browser.execute_script(
+        "const box = document.querySelector('.days'); return [box.scrollWidth, box.clientWidth, box.textContent]"
+    )
     paper, ink = sum(colour(browser, "background-color")), sum(colour(browser, "color"))
     assert width <= SIZES[size]
+    assert days[0] <= days[1]
+    assert "KEK use not accounted for" in days[2]
     assert (paper > 600 > ink) if scheme == "light" else (paper < 150 < ink)
     assert shot.stat().st_size > 20_000
 

@@ -98,7 +98,7 @@ def test_the_figures_of_the_first_screen_are_on_the_page(page: Path) -> None:
 
     assert "596 sent = 596 stored · 0 missing" in text
     assert "70 in vault logs: 56 explained · 14 unaccounted" in text
-    assert "1 process closed, 1 running, 1 ended unclosed" in text
+    assert "1 process closed, 1 running, 1 ended unclosed; an intent is counted with its outcome, as one" in text
     assert "Prepared 2026-11-23 06:00" in text
     assert "Not reviewed" in text
 
@@ -166,6 +166,15 @@ def test_a_folder_gets_a_file_named_by_the_week(tmp_path: Path) -> None:
 
     assert path == tmp_path / "a" / "b" / "keytrail-2026-W47.html"
     assert "No alert is open." in path.read_text(encoding="utf-8")
+
+
+def test_reports_of_one_week_in_two_zones_stand_side_by_side(tmp_path: Path) -> None:
+    paths = [
+        write(EmbeddedIndex(tmp_path / f"{tz[:3]}.sqlite"), [], tmp_path, tz=tz) for tz in ("UTC", "America/New_York")
+    ]
+
+    assert [path.name for path in paths] == ["keytrail-2026-W47.html", "keytrail-2026-W47-America-New_York.html"]
+    assert all(path.exists() for path in paths)
 
 
 def test_times_are_those_of_the_asked_zone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,10 @@ def test_the_demo_writes_what_it_promises_and_nothing_beside_it(week: Path) -> N
 def test_every_event_is_indexed_and_every_planted_act_raises_one_alert(week: Path) -> None:
     result = summary(week)
 
-    assert result["emitted"] == result["indexed"] > 0
+    assert result["emitted"] == result["indexed"] > result["intents"] > 0
+    sent = re.search(r"<b>([\d,]+)</b> sent", (week / "report.html").read_text(encoding="utf-8"))
+    assert sent is not None
+    assert int(sent[1].replace(",", "")) == result["emitted"] - result["intents"]
     assert result["kek_use"]["unaccounted"] == 14
     assert result["kek_use"]["unlogged"] == result["kek_use"]["pending"] == result["rejected"] == 0
     assert result["alerts"] == {
@@ -345,6 +349,29 @@ def test_simulated_data_says_so_wherever_it_is_read_again(week: Path, tmp_path: 
     pages = [tmp_path / "again" / "report.html", tmp_path / "bare" / "report.html", *(tmp_path / "r").iterdir()]
     assert len(pages) == 3
     assert all("Simulated data" in page.read_text() for page in pages)
+
+
+def test_a_replay_of_two_weeks_says_which_one_the_report_leaves_out_and_how_to_get_it(
+    week: Path, tmp_path: Path
+) -> None:
+    lines = (week / "vault-logs").rglob("*.json")
+    shifted = tmp_path / "later"
+    shifted.mkdir()
+    for number, file in enumerate(sorted(lines)):
+        text = file.read_text(encoding="utf-8")
+        (shifted / f"{number}.json").write_text(text.replace("2026-11-1", "2026-10-1"), encoding="utf-8")
+
+    run = keytrail("replay", "--vault-logs", week / "vault-logs", "--vault-logs", "later", "--out", "out", cwd=tmp_path)
+
+    assert "Report of week 2026-W47" in run.stdout
+    assert "The files hold other weeks, too: 2026-W42, 2026-W43." in run.stdout
+    command = next(line for line in run.stdout.splitlines() if "report weekly" in line).split()
+    other = keytrail(*command[1:], cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert (tmp_path / "out" / "keytrail-2026-W43.html").exists()
+    assert (
+        keytrail("replay", "--vault-logs", week / "vault-logs", "--out", "one", cwd=tmp_path).stdout.count("too:") == 0
+    )
 
 
 def test_a_folder_without_logs_is_no_clean_bill(tmp_path: Path) -> None:
