@@ -112,7 +112,8 @@ class Rewrap:
             await self._page(page)
 
     async def _page(self, page: Sequence[Name]) -> None:
-        made = await asyncio.gather(*(self._one(name) for name in page), return_exceptions=True)
+        known = await self._read(page)
+        made = await asyncio.gather(*(self._one(name, known.get(name)) for name in page), return_exceptions=True)
         changes = [change for change in made if isinstance(change, Change)]
         if changes:
             await self._write(changes)
@@ -122,21 +123,28 @@ class Rewrap:
         if self._tell is not None:
             self._tell(self._progress)
 
-    async def _one(self, name: Name) -> Change | None:
+    async def _read(self, page: Sequence[Name]) -> dict[Name, KeyVersion]:
+        """Read a page at once; whatever is wrong is found by who reads a row that is missing here."""
+        try:
+            return await self._parts.keyring.run(self._parts.store.page, page)
+        except Refusal:
+            return {}
+
+    async def _one(self, name: Name, known: KeyVersion | None) -> Change | None:
         """Wrap one DEK anew, and see that it comes back; the row is not written yet."""
         async with self._turns:
             if self._in_a_row >= MAX_FAILURES:
                 return None
             await self._pace.turn()
             try:
-                return await self._wrapped(name)
+                return await self._wrapped(name, known)
             except Refusal as refusal:
                 await self._failed(name, refusal)
         return None
 
-    async def _wrapped(self, name: Name) -> Change | None:
+    async def _wrapped(self, name: Name, known: KeyVersion | None) -> Change | None:
         parts = self._parts
-        version = await parts.keyring.run(parts.store.version, *name)
+        version = known or await parts.keyring.run(parts.store.version, *name)
         if version is None or not self._needs(version):
             self._progress = replace(self._progress, skipped=self._progress.skipped + 1)
             return None

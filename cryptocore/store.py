@@ -88,6 +88,19 @@ class KeyStore:
         rows = self.transaction(lambda connection: connection.execute(_SELECT.where(where)).mappings().all())
         return believed(rows[0], self._registry) if rows else None
 
+    def page(self, names: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], KeyVersion]:
+        """Read several key versions at once, those that are there and believed; `version` says why one is not.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+        query = _SELECT.where(tuple_(KEY_VERSION.c.key_id, KEY_VERSION.c.version).in_(names))
+        found = {}
+        for row in self.transaction(lambda connection: connection.execute(query).mappings().all()):
+            with contextlib.suppress(RecordInvalid, KeyRecordRollback):
+                found[row["key_id"], row["version"]] = believed(row, self._registry)
+        return found
+
     def versions(self, key_id: bytes) -> list[KeyVersion]:
         """Read all versions of a key, oldest first; raises as `version` does."""
         query = _SELECT.where(KEY_VERSION.c.key_id == key_id).order_by(KEY_VERSION.c.version)
