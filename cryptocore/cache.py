@@ -16,6 +16,7 @@ from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, 
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, check_successor
 from cryptocore.revocations import Heard, Revocations
+from cryptocore.stats import Counts
 from cryptocore.store import KeyVersion
 
 MAX_FORMS: Final = 256
@@ -111,13 +112,19 @@ class Entry:
 class KeyCache:
     """Entries by key version and, for encryption, by owner; the least recently used ones go first."""
 
-    def __init__(self, limits: CacheLimits, revocations: Revocations | None = None) -> None:
+    def __init__(
+        self, limits: CacheLimits, revocations: Revocations | None = None, counts: Counts | None = None
+    ) -> None:
         self.limits = limits
+        self.counts = counts or Counts()
         self._revocations = revocations
         self._announced: OrderedDict[tuple[bytes, int], int] = OrderedDict()
         self._entries: OrderedDict[tuple[bytes, int], Entry] = OrderedDict()
         self._newest: dict[bytes, Entry] = {}
         self._seen: OrderedDict[tuple[bytes, int], int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def get(self, key_id: bytes, number: int) -> Entry | None:
         """Find what is remembered of a key version."""
@@ -216,6 +223,7 @@ class KeyCache:
 
     def _evict(self) -> None:
         self._drop(next(iter(self._entries)))
+        self.counts.cache_evictions += 1
 
     def _drop(self, name: tuple[bytes, int]) -> None:
         entry = self._entries.pop(name)

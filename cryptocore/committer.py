@@ -32,6 +32,7 @@ class Committer:
 
     Args:
         committed: called on the event loop after each commit that succeeded, before its waiters are woken.
+        failed: called there with the number of callers whose lines could not be written.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Committer:
         quota_bytes: int,
         threaded: bool,
         committed: Callable[[Sequence[Entry]], None],
+        failed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._spool = spool
         self._clock = clock
         self._quota = quota_bytes
         self._ordinary = quota_bytes - quota_bytes // RESERVED_SHARE
         self._committed = committed
+        self._failed = failed
         self.loop = asyncio.get_running_loop()
         self._waiting: list[_Waiter] = []
         self._waiting_bytes = 0
@@ -76,6 +79,7 @@ class Committer:
             size += len(entry.line)
             ordinary = ordinary or not entry.manner.reserved
         if self._spool.used + self._waiting_bytes + size > (self._ordinary if ordinary else self._quota):
+            self._failed(1)
             raise AuditUnavailable("the audit spool is full: its batches do not reach the log", retryable=True)
         future = self.loop.create_future()
         self._waiting.append((entries, future))
@@ -142,6 +146,8 @@ class Committer:
         self._busy = False
         if error is None:
             self._committed(entries)
+        else:
+            self._failed(len(group))
         for _, future in group:
             if not future.done():
                 if error is None:

@@ -35,6 +35,7 @@ from cryptocore.relay import Relay
 from cryptocore.revisions import Revisions
 from cryptocore.revocations import Revocation, Revocations
 from cryptocore.signing import Signer
+from cryptocore.stats import CoreStats, Counts, look
 from cryptocore.store import KeyStore, KeyVersion, StoreConflict
 from cryptocore.sync import SyncCore
 from cryptocore.throttle import VaultBudget
@@ -94,9 +95,10 @@ class CryptoCore(KekCare):
 
         def assembled() -> Parts:
             revocations = Revocations(self._clock)
-            cache = KeyCache(limits or CacheLimits(), revocations)
+            counts = Counts()
+            cache = KeyCache(limits or CacheLimits(), revocations, counts)
             states = KeyStates(key_states, registry=registry, cache=cache, clock=self._clock)
-            calls = VaultCalls(self._audit, vault_budget)
+            calls = VaultCalls(self._audit, vault_budget, counts)
             keyring = Keyring(store, cache, calls, wrappers, clock=self._clock, threads=emitter.background)
             relay = Relay(store, keyring, self._audit, states, clock=self._clock)
             lifecycle = LifeCycle(
@@ -348,6 +350,17 @@ class CryptoCore(KekCare):
     def revocations(self) -> list[Revocation]:
         """List the DEKs that this process dropped because a state forbade their use, and after how long."""
         return self.parts.revocations.last()
+
+    def stats(self) -> CoreStats:
+        """Look at what this process did and what waits in it: memory only, on any thread, whether open or not."""
+        return look(
+            self._emitter,
+            self._cache.counts,
+            entries=len(self._cache),
+            revocations=self.revocations(),
+            clock=self._clock,
+            is_open=self._opened,
+        )
 
     async def close(self) -> None:
         """Finish what is under way, relay, forget every DEK, and close the emitter if it was opened here."""

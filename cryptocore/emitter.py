@@ -25,7 +25,7 @@ from cryptocore.errors import AuditUnavailable, ConfigurationError
 from cryptocore.events import AuditEvent, ChainOpen, Heartbeat
 from cryptocore.orphans import Orphans
 from cryptocore.release import Releases
-from cryptocore.sender import Sender, Transport
+from cryptocore.sender import Sender, Sent, Transport
 from cryptocore.signing import Signer
 from cryptocore.spool import Identity, Spool
 from cryptocore.spool_lock import SpoolLock, spool_path
@@ -117,6 +117,8 @@ class Emitter:
         self._spool: Spool | None = None
         self._committer: Committer | None = None
         self._sender: Sender | None = None
+        self.sent = Sent()
+        self.failures = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._next_beat_us = self._next_adoption_us = 0
         self._beat_sequence = -1
@@ -160,6 +162,19 @@ class Emitter:
         """How many single and outcome events this process has committed."""
         return Counter() if self._spool is None else self._spool.counted()
 
+    @property
+    def quota_bytes(self) -> int:
+        return self._quota
+
+    @property
+    def spool_bytes(self) -> int:
+        """How much waits for the log, in lines and batches of this process."""
+        return 0 if self._spool is None else self._spool.used
+
+    def oldest_unsent_at(self) -> str | None:
+        """Say since about when something waits for the log; None when it has all."""
+        return None if self._spool is None else self._spool.waits_since()
+
     def form(self, event: AuditEvent) -> Form:
         """Prepare a single event that will be written many times with another id and time.
 
@@ -201,11 +216,16 @@ class Emitter:
         assert self._releases is not None
         rows = {entry.partition: self._spool.next_row(entry.partition) - 1 for entry in entries}
         if self._background:
-            await self._releases.wait(rows, timeout_s=RELEASE_TIMEOUT_S)
+            try:
+                await self._releases.wait(rows, timeout_s=RELEASE_TIMEOUT_S)
+            except AuditUnavailable:
+                self._on_failed(1)
+                raise
             return
         try:
             await self._send()
         except Exception as err:
+            self._on_failed(1)
             raise AuditUnavailable("the log did not take the event", retryable=True) from err
 
     def _on_committed(self, _: Sequence[Entry]) -> None:
@@ -213,6 +233,9 @@ class Emitter:
         if self._spool.any_unsent():
             self._sealed.set()
         self._rows.set()
+
+    def _on_failed(self, callers: int) -> None:
+        self.failures += callers
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -233,6 +256,7 @@ class Emitter:
             quota_bytes=self._quota,
             threaded=self._background,
             committed=self._on_committed,
+            failed=self._on_failed,
         )
         self._sender = Sender(
             self._spool,
@@ -240,6 +264,7 @@ class Emitter:
             call=self._committer.call,
             concurrent=self._background,
             sent=lambda unsent: None if self._releases is None else self._releases.sent(unsent),
+            count=self.sent,
         )
         now_us = self._clock.now_us()
         opened = ChainOpen(

@@ -48,6 +48,7 @@ class Keyring:
         self._clock = clock
         self._threads = threads
         self._limits = cache.limits
+        self._counts = cache.counts
         self._flights: dict[object, asyncio.Task[Any]] = {}
         self._failed: dict[object, tuple[float, Refusal]] = {}
 
@@ -171,6 +172,7 @@ class Keyring:
         if self._clock.monotonic() - entry.dek_at >= self._limits.dek_max_age_s:
             return None
         entry.uses += 1
+        self._counts.cache_hits += 1
         return entry.dek
 
     async def dek(self, entry: Entry, subject: Subject) -> tuple[Dek, bool]:
@@ -186,11 +188,13 @@ class Keyring:
         dek = self.cached_dek(entry)
         if dek is not None:
             return dek, False
+        self._counts.cache_misses += 1
         try:
             dek = await self.once(("dek", *_name(entry)), lambda: self._unwrap(entry, subject))
         except Refusal as refusal:
             age = self._clock.monotonic() - entry.dek_at - self._limits.dek_max_age_s
             if entry.dek is not None and refusal.reason in OUTAGE and age < self._limits.vault_outage_grace_s:
+                self._counts.outage_grace_uses += 1
                 return entry.dek, True
             if refusal.reason not in OUTAGE:
                 entry.dek = None
@@ -231,6 +235,7 @@ class Keyring:
         failed = self._failed.get(name)
         if failed is not None:
             if self._clock.monotonic() < failed[0]:
+                self._counts.failures_remembered += 1
                 raise copy(failed[1])
             del self._failed[name]
         task: asyncio.Task[T] | None = self._flights.get(name)

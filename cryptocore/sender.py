@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cryptocore.batch import SealedBatch
@@ -25,6 +26,14 @@ class Call(Protocol):
     def __call__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
 
 
+@dataclass(slots=True)
+class Sent:
+    """What the log took from one process, in batches and in lines."""
+
+    batches: int = 0
+    lines: int = 0
+
+
 class Sender:
     """Sends what a spool has sealed; partitions side by side, or one after the other where order must be repeatable."""
 
@@ -36,12 +45,14 @@ class Sender:
         call: Call,
         concurrent: bool,
         sent: Callable[[Unsent], None] = lambda _: None,
+        count: Sent | None = None,
     ) -> None:
         self._spool = spool
         self._transport = transport
         self._call = call
         self._concurrent = concurrent
         self._sent = sent
+        self._count = count or Sent()
 
     async def send(self) -> None:
         """Send everything that is sealed, resends with the bytes of the first time.
@@ -62,7 +73,10 @@ class Sender:
     async def _send_partition(self, partition: int) -> None:
         unsent = await self._call(self._spool.next_unsent, partition)
         while unsent is not None:
-            await self._transport.send(partition, await self._call(self._spool.read, unsent))
+            batch: SealedBatch = await self._call(self._spool.read, unsent)
+            await self._transport.send(partition, batch)
+            self._count.batches += 1
+            self._count.lines += batch.value.count(b"\n")
             following = await self._call(self._advance, unsent)
             self._sent(unsent)
             unsent = following

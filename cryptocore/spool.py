@@ -4,11 +4,12 @@ Commit and seal are two steps. A commit adds one row per partition, holding the 
 together, chained by digest; a seal moves rows into a batch and advances the chain's head, in one transaction, often
 that of a commit. A batch is deleted once the transport has it; until then a resend sends the very same bytes.
 
-The file is used by one thread at a time; who that is, is the committer's business. Only `used` may be read elsewhere.
+The file is used by one thread at a time; who that is, is the committer's business. Only `used`,
+`counted` and `waits_since` may be asked elsewhere.
 """
 
 import sqlite3
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -319,6 +320,11 @@ class Spool:
         waiting += [row.oldest_at for chain in self._chains.values() for row in chain.rows]
         return min(waiting, default=None)
 
+    def waits_since(self) -> str | None:
+        """Say about the same, by the first row and batch of each chain alone; may be asked on any thread."""
+        firsts = [first for chain in self._chains.values() for first in (_first(chain.unsent), _first(chain.rows))]
+        return min((first.oldest_at for first in firsts if first is not None), default=None)
+
     def open_intents(self) -> list[bytes]:
         """Give the lines of intents whose outcome was never committed, oldest first."""
         return [line for (line,) in self._connection.execute("SELECT line FROM intent ORDER BY rowid")]
@@ -423,6 +429,14 @@ class Spool:
             unsent = self._chains[key >> _SHIFT].unsent
             if unsent and unsent[0].sequence == key & (1 << _SHIFT) - 1:
                 self.sent(unsent[0])
+
+
+def _first(waiting: "deque[Row] | deque[Unsent]") -> Row | Unsent | None:
+    """Look at the head of a queue that another thread may be taking from."""
+    try:
+        return waiting[0]
+    except IndexError:
+        return None
 
 
 def _connect(path: Path) -> sqlite3.Connection:

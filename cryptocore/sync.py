@@ -23,6 +23,7 @@ from cryptocore.errors import WrongEventLoop
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
+    from cryptocore.stats import CoreStats
     from cryptocore.trail import AuditTrail
 
 P = ParamSpec("P")
@@ -145,6 +146,14 @@ def _blocking(
 
 class SyncCore(Blocking):
     """`core.sync`."""
+
+    def __init__(self, core: "CryptoCore", emitter: Emitter) -> None:
+        super().__init__(core, emitter)
+        self._core = core
+
+    def stats(self) -> "CoreStats":
+        """Look at the core, as `core.stats()`, which waits for nothing: also on a running event loop."""
+        return self._core.stats()
 
     if TYPE_CHECKING:
         encrypt = _blocking(CryptoCore.encrypt)

@@ -15,6 +15,7 @@ from cryptocore.envelope import Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
 from cryptocore.kek_vault import VaultAnswer
+from cryptocore.stats import Counts
 from cryptocore.throttle import VaultBudget
 from cryptocore.wrapping import (
     BlobInvalid,
@@ -71,9 +72,10 @@ class VaultCalls:
         budget: of requests to vaults; None sets no limit.
     """
 
-    def __init__(self, audit: Audit, budget: VaultBudget | None = None) -> None:
+    def __init__(self, audit: Audit, budget: VaultBudget | None = None, counts: Counts | None = None) -> None:
         self._audit = audit
         self._budget = budget
+        self._counts = counts or Counts()
 
     async def wrap(
         self, wrapper: KeyWrapper, dek: Secret, *, kek_version: str, owner: Owner, subject: Subject
@@ -192,7 +194,16 @@ class VaultCalls:
     async def _afford(self, vault: str, *, control: bool) -> None:
         """Take a request out of the budget, before anything is said of it: without one there is no call."""
         if self._budget is not None and not await self._budget.take(vault, control=control):
+            self._counts.vault_over_budget += 1
             raise vault_refusal(Reason.VAULT_THROTTLED, retryable=True)
+
+    def _tell(self, operation: Operation, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            self._counts.vault_failures += 1
+            self._counts.vault_throttled += refusal.reason is Reason.VAULT_THROTTLED
+        else:
+            self._counts.vault_unwraps += operation is Operation.UNWRAP
+            self._counts.vault_wraps += operation is Operation.WRAP
 
     def _count(self, vault: str, attempts: tuple[VaultAttempt, ...], retry_after_s: float | None) -> None:
         if self._budget is not None:
@@ -244,6 +255,7 @@ class VaultCalls:
         except Exception:  # noqa: BLE001 - an adapter's fault must not leave the intent without its outcome
             refusal = vault_refusal(Reason.VAULT_ERROR, retryable=False, says=says)
         self._count(wrapper.vault, attempts, retry_after_s)
+        self._tell(operation, refusal)
         # 3. The outcome.
         if refusal is not None:
             await conclude(attempts=attempts, outcome=refusal.outcome, reason=refusal.reason)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import fields
+from prometheus_client import CollectorRegistry
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
@@ -156,6 +157,23 @@ async def test_the_shown_sync_and_middleware_act_as_whom_they_say(service_enviro
     assert (encrypt.actor, encrypt.purpose) == ("user:4711", "store-token")
     assert (decrypt.actor, decrypt.purpose) == ("job:nightly-sync", "crm-sync")
     await from_env.close()
+
+
+async def test_the_shown_collector_exports_what_the_core_counts(service_environment: None) -> None:
+    names = run_page()
+    async with names["testing"].core() as core:
+        exported = CollectorRegistry()
+        exported.register(names["KeytrailCollector"](core))
+        with acting(actor="user:4711", purpose="store-token"):
+            for _ in range(3):
+                await core.encrypt(b"token", owner=names["CRM"], record="r", create_missing=True)
+        uses = {"operation": "encrypt", "outcome": "succeeded"}
+
+        assert exported.get_sample_value("keytrail_core_events_total", uses) == 3
+        assert exported.get_sample_value("keytrail_core_cache_hits_total") == 2
+        assert exported.get_sample_value("keytrail_core_vault_wraps_total") == 1
+        assert exported.get_sample_value("keytrail_core_spool_bytes") == core.stats().spool_bytes
+    await names["core"].close()
 
 
 ERROR_ROW = re.compile(r"^\| `(\w+)` \| (yes|no) \| (.{20,}?) \| (\d{3}) \|$", re.MULTILINE)
