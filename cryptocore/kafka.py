@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.codec import has_gzip, has_lz4, has_zstd
 from aiokafka.errors import KafkaError
 
 from cryptocore import forking
@@ -21,6 +22,8 @@ from cryptocore.errors import ConfigurationError, Failed
 MAX_REQUEST: Final = 1024 * 1024
 """A value of at most 900 KiB, its headers, and the request around it."""
 REQUEST_TIMEOUT_MS: Final = 15_000
+COMPRESSIONS: Final = {"none": lambda: True, "gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd}
+"""And whether this installation can."""
 PROTOCOLS: Final = ("SASL_SSL", "SSL", "PLAINTEXT")
 
 
@@ -74,9 +77,10 @@ class KafkaTransport:
         sasl: what the mechanism needs: `sasl_mechanism` PLAIN with `sasl_plain_username` and `sasl_plain_password`.
         token_provider: for OAUTHBEARER, such as a managed identity's.
         allow_plaintext: PLAINTEXT to an address that is not of this machine.
+        compression: none, gzip, lz4 or zstd, of messages on their way and in the log; seals are of what was compressed.
 
     Raises:
-        ConfigurationError: the options do not protect the connection.
+        ConfigurationError: the options do not protect the connection, or the compression needs a package.
     """
 
     def __init__(
@@ -91,7 +95,10 @@ class KafkaTransport:
         token_provider: AbstractTokenProvider | None = None,
         allow_plaintext: bool = False,
         client_id: str = "keytrail-core",
+        compression: str = "none",
     ) -> None:
+        _check_compression(compression)
+        self._compression = None if compression == "none" else compression
         self._topic = topic
         self._partitions = partitions
         self._options = connection(
@@ -128,6 +135,7 @@ class KafkaTransport:
             linger_ms=0,
             max_request_size=MAX_REQUEST,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            compression_type=self._compression,
             **self._options,
         )
         try:
@@ -170,6 +178,16 @@ class KafkaTransport:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
+
+
+def _check_compression(compression: str) -> None:
+    if compression not in COMPRESSIONS:
+        raise ConfigurationError(f"Kafka compression {compression!r} is none of {', '.join(COMPRESSIONS)}")
+    if not COMPRESSIONS[compression]():
+        raise ConfigurationError(
+            f"Kafka compression {compression} needs the package cramjam here, and in the monitor's workers, which read "
+            "it (pip install cramjam); gzip needs none"
+        )
 
 
 def _check_protected(

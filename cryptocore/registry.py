@@ -55,6 +55,18 @@ class RegisteredSigner:
         """Say whether it had this role at that time, from `valid_from` inclusive to `valid_until` exclusive."""
         return role in self.roles and self.valid_from_ms <= at_ms < self.valid_until_ms
 
+    def problem(self, role: Role, at_ms: int) -> str | None:
+        """Say why it has not this role at that time, with whose it is and the times; None when it has."""
+        who = f"signer {self.signer_id.hex()} of {self.source}"
+        if role not in self.roles:
+            return f"{who} lacks the role {role}"
+        if at_ms < self.valid_from_ms:
+            return f"{who} is not valid yet: from {rfc3339_ms(self.valid_from_ms)}, and now it is {rfc3339_ms(at_ms)}"
+        if at_ms >= self.valid_until_ms:
+            ended = rfc3339_ms(self.valid_until_ms)
+            return f"{who} is no longer valid: it ended at {ended}, and now it is {rfc3339_ms(at_ms)}"
+        return None
+
     def suspect(self, at_ms: int) -> bool:
         """Say whether its key was in other hands at that time; what it said then is kept but proves nothing."""
         return self.compromised_from_ms is not None and at_ms >= self.compromised_from_ms

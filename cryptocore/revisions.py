@@ -54,8 +54,13 @@ class Revisions:
             ConfigurationError: the registry does not let this process's signer sign key records now.
         """
         entry = self._registry.get(self._signer.signer_id)
-        if entry is None or not entry.usable(Role.KEYS, self._now_ms()):
-            raise ConfigurationError(f"the registry lets {self._signer!r} sign no key records: it lacks the role keys")
+        problem = (
+            f"signer {self._signer.signer_id.hex()} is unknown to it"
+            if entry is None
+            else entry.problem(Role.KEYS, self._now_ms())
+        )
+        if entry is None or problem is not None:
+            raise ConfigurationError(f"the registry lets this process sign no key records: {problem}")
         service = self._audit.emitter.service
         if entry.source != service:  # no relay would believe the events
             raise ConfigurationError(f"{self._signer!r} signs key records for {entry.source}, not for {service}")

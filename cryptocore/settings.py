@@ -54,6 +54,7 @@ class EmitterSettings(BaseSettings):
     kafka_sasl_password: SecretStr | None = None
     kafka_ca_file: Path | None = None
     kafka_allow_plaintext: bool = False
+    kafka_compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
 
     durability: Durability = Durability.VOLUME
     linger_ms: int = Field(default=LINGER_MS, ge=0, le=10_000)
@@ -135,7 +136,7 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
     emitter = build_emitter(settings, registry, token_provider=token_provider)
     key_signer = Signer.from_file(settings.key_signer_file or settings.signer_file)
     if settings.key_signer_file is not None:
-        _check_key_signer(registry, key_signer, settings.service)
+        _check_role("KEYTRAIL_CORE_KEY_SIGNER_FILE", registry, key_signer, settings.service, Role.KEYS)
     wrappers = {
         alias: AzureKeyWrapper(
             alias, vault_url=kek.vault_url, key_name=kek.name, credential=credential or process_credential
@@ -222,12 +223,15 @@ def build_transport(settings: EmitterSettings, *, token_provider: Any = None) ->
     """Make the way to Kafka; it connects when the first batch is sent.
 
     Raises:
-        ConfigurationError: the settings do not protect the connection.
+        ConfigurationError: the settings do not protect the connection, or their compression needs a package.
     """
     from cryptocore.kafka import KafkaTransport  # noqa: PLC0415 - the extra `kafka`
 
     return KafkaTransport(
-        topic=settings.kafka_topic, partitions=settings.kafka_partitions, **_kafka(settings, token_provider)
+        topic=settings.kafka_topic,
+        partitions=settings.kafka_partitions,
+        compression=settings.kafka_compression,
+        **_kafka(settings, token_provider),
     )
 
 
@@ -242,11 +246,7 @@ def declared_purposes(settings: EmitterSettings) -> Purposes | None:
 
 def _signer(settings: EmitterSettings, registry: Registry) -> Signer:
     signer = Signer.from_file(settings.signer_file)
-    entry = registry.get(signer.signer_id)
-    if entry is None or entry.source != settings.service or Role.EVENTS not in entry.roles:
-        raise ConfigurationError(
-            f"the registry knows no signer {signer.signer_id.hex()} for the events of {settings.service}"
-        )
+    _check_role("KEYTRAIL_CORE_SIGNER_FILE", registry, signer, settings.service, Role.EVENTS)
     return signer
 
 
@@ -285,13 +285,15 @@ def _sasl(settings: EmitterSettings) -> dict[str, str]:
     }
 
 
-def _check_key_signer(registry: Registry, signer: Signer, service: str) -> None:
-    entry = registry.get(signer.signer_id)
-    if entry is None or entry.source != service or Role.KEYS not in entry.roles:
-        raise ConfigurationError(
-            f"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer {signer.signer_id.hex()} has not the role keys of {service} in the "
-            "registry"
-        )
+def _check_role(setting: str, registry: Registry, signer: Signer, service: str, role: Role) -> None:
+    """Refuse a signer that could not say what the service is to say; whether it is valid now is judged at each use."""
+    entry, name = registry.get(signer.signer_id), signer.signer_id.hex()
+    if entry is None:
+        raise ConfigurationError(f"{setting}: signer {name} is unknown to the registry")
+    if entry.source != service:
+        raise ConfigurationError(f"{setting}: signer {name} is registered for {entry.source}, not for {service}")
+    if role not in entry.roles:
+        raise ConfigurationError(f"{setting}: signer {name} has not the role {role} of {service} in the registry")
 
 
 def _problem(place: tuple[int | str, ...], message: str) -> str:

@@ -86,11 +86,42 @@ async def test_a_signer_without_the_role_keys_makes_no_record_and_asks_no_vault(
     core.parts.lifecycle.revisions._registry = weak
     async with core:
         with acting(actor="user:4711", purpose="p"):
-            with pytest.raises(ConfigurationError, match="role keys"):
+            with pytest.raises(ConfigurationError, match="of tested lacks the role keys"):
                 await core.create_key(OWNER)
-            with pytest.raises(ConfigurationError, match="role keys"):
+            with pytest.raises(ConfigurationError, match="of tested lacks the role keys"):
                 await core.encrypt(b"x", owner=OWNER, record="r", create_missing=True)
         assert core.events.only(Operation.WRAP) == []
+
+
+@pytest.mark.parametrize(
+    ("valid_from_ms", "valid_until_ms", "says"),
+    [
+        (
+            4_102_444_800_000,
+            4_102_444_900_000,
+            r"of tested is not valid yet: from 2100-01-01T00:00.*now it is 20\d\d-",
+        ),
+        (0, 86_400_000, r"of tested is no longer valid: it ended at 1970-01-02T00:00:00.*now it is 20\d\d-"),
+    ],
+)
+async def test_a_signer_outside_its_validity_is_refused_with_its_source_and_the_times(
+    tmp_path: Path, valid_from_ms: int, valid_until_ms: int, says: str
+) -> None:
+    core = testing.make_core(tmp_path)
+    [entry] = core.registry.signers
+    outside = replace(entry, valid_from_ms=valid_from_ms, valid_until_ms=valid_until_ms)
+    core.parts.lifecycle.revisions._registry = replace(core.registry, signers=(outside,))
+
+    with pytest.raises(ConfigurationError, match=says):
+        core.parts.lifecycle.revisions.check_signer()
+
+
+def test_a_signer_that_the_registry_does_not_know_is_called_unknown(tmp_path: Path) -> None:
+    core = testing.make_core(tmp_path)
+    core.parts.lifecycle.revisions._registry = replace(core.registry, signers=())
+
+    with pytest.raises(ConfigurationError, match=r"signer [0-9a-f]{32} is unknown to it"):
+        core.parts.lifecycle.revisions.check_signer()
 
 
 # --- cancellation while an intent is committed -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cryptocore.batch import SealedBatch
 from cryptocore.emitter import Emitter
 from cryptocore.errors import ConfigurationError, Failed
 from cryptocore.events import AuditEvent, ChainClose
-from cryptocore.kafka import KafkaTransport, tls_context
+from cryptocore.kafka import COMPRESSIONS, KafkaTransport, tls_context
 from cryptocore.signing import Signer
 from cryptocore.testing import CountedIds
 from tests.cryptocore.spooling import DEPLOYMENT, SERVICE, received, registry_of, used
@@ -47,9 +47,16 @@ async def read_all(bootstrap: str, topic: str) -> list[tuple[int, SealedBatch]]:
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("durability", ["volume", "broker"])
+@pytest.mark.parametrize(
+    ("durability", "compression"),
+    [
+        ("volume", "none"),
+        ("broker", "none"),
+        *(("volume", name) for name, possible in COMPRESSIONS.items() if name != "none" and possible()),
+    ],
+)
 async def test_everything_recorded_is_in_kafka_with_its_two_headers(
-    kafka: str, tmp_path: Path, durability: str
+    kafka: str, tmp_path: Path, durability: str, compression: str
 ) -> None:
     topic, signer, ids = await make_topic(kafka), Signer.generate(), CountedIds()
     emitter = Emitter(
@@ -57,7 +64,9 @@ async def test_everything_recorded_is_in_kafka_with_its_two_headers(
         signer=signer,
         deployment=DEPLOYMENT,
         service=SERVICE,
-        transport=KafkaTransport(kafka, topic, partitions=PARTITIONS, security_protocol="PLAINTEXT"),
+        transport=KafkaTransport(
+            kafka, topic, partitions=PARTITIONS, security_protocol="PLAINTEXT", compression=compression
+        ),
         partitions=PARTITIONS,
         durability=durability,
         linger_ms=5,

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 import cryptocore
 from cryptocore import AuditTrail, CryptoCore
 from cryptocore.errors import ConfigurationError, UnknownPurpose
-from cryptocore.registry import Registry
+from cryptocore.kafka import COMPRESSIONS
+from cryptocore.registry import Registry, Role
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
 from cryptocore.testing import register
@@ -44,10 +46,29 @@ async def test_a_core_of_the_environment_opens_nothing_before_its_first_use(
 
 
 def test_a_key_signer_without_the_role_keys_is_refused_by_name(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Signer.generate().write_file(tmp_path / "other.key")
+    other = Signer.generate()
+    other.write_file(tmp_path / "other.key")
     environment.setenv("KEYTRAIL_CORE_KEY_SIGNER_FILE", str(tmp_path / "other.key"))
 
+    with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* is unknown"):
+        CryptoCore.from_env()
+    file = Path(os.environ["KEYTRAIL_CORE_REGISTRY_FILE"])
+    entry = replace(register(other, source="billing").signers[0], roles=frozenset({Role.EVENTS}))
+    file.write_bytes(Registry.load(file).with_signer(entry).encode())
     with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* has not the role keys"):
+        CryptoCore.from_env()
+
+
+def test_a_compression_without_its_package_is_refused_by_the_packages_name(environment: pytest.MonkeyPatch) -> None:
+    for name, possible in COMPRESSIONS.items():
+        environment.setenv("KEYTRAIL_CORE_KAFKA_COMPRESSION", name)
+        if possible():
+            CryptoCore.from_env()
+        else:
+            with pytest.raises(ConfigurationError, match=f"compression {name} needs the package cramjam"):
+                CryptoCore.from_env()
+    environment.setenv("KEYTRAIL_CORE_KAFKA_COMPRESSION", "brotli")
+    with pytest.raises(ConfigurationError, match="KEYTRAIL_CORE_KAFKA_COMPRESSION"):
         CryptoCore.from_env()
 
 
@@ -59,7 +80,7 @@ def test_the_key_signer_of_another_service_is_refused_by_name(environment: pytes
     file.write_bytes(registry.encode())
     environment.setenv("KEYTRAIL_CORE_KEY_SIGNER_FILE", str(tmp_path / "other.key"))
 
-    with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* of billing"):
+    with pytest.raises(ConfigurationError, match=r"KEYTRAIL_CORE_KEY_SIGNER_FILE: signer .* for crm, not for billing"):
         CryptoCore.from_env()
 
 
