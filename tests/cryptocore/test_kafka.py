@@ -1,6 +1,8 @@
 import asyncio
 import ssl
+import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cryptocore.batch import SealedBatch
 from cryptocore.emitter import Emitter
 from cryptocore.errors import ConfigurationError, Failed
-from cryptocore.events import AuditEvent, ChainClose
+from cryptocore.events import AuditEvent, ChainClose, Operation
 from cryptocore.kafka import COMPRESSIONS, KafkaTransport, tls_context
 from cryptocore.signing import Signer
 from cryptocore.testing import CountedIds
+from tests.cryptocore import services
+from tests.cryptocore.forking_kafka import USES
 from tests.cryptocore.spooling import DEPLOYMENT, SERVICE, received, registry_of, used
 
 PARTITIONS = 3
+ROOT = Path(__file__).parents[2]
 
 
 async def make_topic(bootstrap: str) -> str:
@@ -137,3 +142,26 @@ def test_a_transport_does_not_print_its_password() -> None:
     sasl = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "u", "sasl_plain_password": "planted-password"}
 
     assert "planted" not in repr(KafkaTransport("kafka.example:9093", "key-events", partitions=1, sasl=sasl))
+
+
+# --- forks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+async def test_a_core_used_before_a_fork_sends_from_both_sides_by_connections_of_their_own(
+    kafka: str, tmp_path: Path
+) -> None:
+    topic, states, signer = await make_topic(kafka), await make_topic(kafka), Signer.generate()
+    signer.write_file(tmp_path / "signer")
+    service = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.cryptocore.forking_kafka", str(tmp_path), kafka, topic, states, cwd=ROOT
+    )
+    async with asyncio.timeout(60):
+        assert await service.wait() == 0
+
+    lines = received(await read_all(kafka, topic), services.registry_of(signer))
+    decrypts = [line for line in lines if isinstance(line, AuditEvent) and line.operation is Operation.DECRYPT]
+    assert Counter(line.actor for line in decrypts) == {"job:parent": USES, "job:child": USES}
+    assert len({line.id for line in decrypts}) == 2 * USES
+    assert sum(isinstance(line, ChainClose) for line in lines) == 2
+    assert list((tmp_path / "spool").iterdir()) == []
