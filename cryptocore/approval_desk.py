@@ -53,6 +53,14 @@ def use(
     return verified
 
 
+def counted(connection: Connection, one: Verified) -> bool:
+    """Say whether the nonce of an approval was counted, for this very approval."""
+    approval, row = one.approval, APPROVAL_NONCE.c
+    query = select(row.action, row.signer_id, row.subject_sha256).where(row.nonce == approval.nonce)
+    found = connection.execute(query).first()
+    return found is not None and tuple(found) == (int(approval.action), approval.signer_id, approval.subject_sha256)
+
+
 def not_approved(err: ApprovalInvalid, key: KeyRef | None = None) -> Refusal:
     """Refuse for want of approvals."""
     message = f"not approved by two people: {err.field}: {err.problem}"

@@ -1,6 +1,7 @@
 """Recovery grants: two people let `reencrypt` read the revoked versions of an owner's key, for a day at most.
 
-A row alone grants nothing: the approvals in it are verified again, by the database's time, whenever one is used.
+A row alone grants nothing: the approvals in it are verified again, by the database's time, whenever one is used, and
+their nonces must have been counted, as `grant_recovery` does in the transaction that writes the row.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,12 +84,12 @@ def granted(key_id: bytes, registry: Registry) -> Callable[[Connection], bool]:
     def read(connection: Connection) -> bool:
         now_ms = database_ms(connection)
         rows = connection.execute(query.where(RECOVERY_GRANT.c.expires_ms > now_ms)).scalars()
-        return any(_holds(approvals, key_id, registry, now_ms) for approvals in rows)
+        return any(_holds(connection, approvals, key_id, registry, now_ms) for approvals in rows.all())
 
     return read
 
 
-def _holds(stored: bytes, key_id: bytes, registry: Registry, now_ms: int) -> bool:
+def _holds(connection: Connection, stored: bytes, key_id: bytes, registry: Registry, now_ms: int) -> bool:
     try:
         carried = msgspec.json.decode(stored, type=list[dict[str, str]])
         approvals = [SignedApproval.decode(msgspec.json.encode(one)) for one in carried]
@@ -96,7 +97,7 @@ def _holds(stored: bytes, key_id: bytes, registry: Registry, now_ms: int) -> boo
         _check_length(verified)
     except (ApprovalInvalid, msgspec.MsgspecError):
         return False
-    return all(one.approval.key_id == key_id for one in verified)
+    return all(one.approval.key_id == key_id and approval_desk.counted(connection, one) for one in verified)
 
 
 def _check_length(verified: Sequence[Verified]) -> None:

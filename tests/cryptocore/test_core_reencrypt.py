@@ -258,6 +258,24 @@ async def test_a_grant_that_only_the_database_knows_of_grants_nothing(core: Core
     assert len((await core.reencrypt("tokens", rows, **ADMIN)).failed) == 2
 
 
+async def test_a_grant_whose_approvals_were_not_counted_grants_nothing(core: CoreUnderTest) -> None:
+    rows, key_id = await revoked(core)
+    approvals = await both(core, Action.RECOVERY_GRANT, key_id, 1)
+    values = {
+        "grant_id": bytes(16),
+        "owner": OWNER.encode(),
+        "key_id": bytes.fromhex(key_id),
+        "approvals": b"[" + b",".join(one.encode() for one in approvals) + b"]",
+        "granted_ms": 0,
+        "expires_ms": 2**50,
+    }
+    core.store.transaction(lambda it: it.execute(insert(RECOVERY_GRANT).values(**values)))
+
+    assert len((await core.reencrypt("tokens", rows, **ADMIN)).failed) == 2
+    await core.grant_recovery(approvals, **ADMIN)  # counted: the same approvals grant
+    assert (await core.reencrypt("tokens", rows, **ADMIN)).progress.done == 2
+
+
 # --- another owner
 
 
