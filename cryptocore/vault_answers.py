@@ -5,6 +5,7 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cryptocore.event_texts import is_request_id
 from cryptocore.events import Reason, VaultAttempt
 from cryptocore.wrapping import VaultCallFailed
 
@@ -53,9 +54,9 @@ class Answer:
 
 
 def request_id(response: Response) -> str | None:
-    """Read the id under which the vault logs the request."""
+    """Read the id under which the vault logs the request; one that no event may carry counts as none."""
     found: str | None = response.headers.get("x-ms-request-id")
-    return found
+    return found if found is not None and is_request_id(found) else None
 
 
 def retry_after(response: Response) -> float | None:

@@ -1,10 +1,13 @@
 """The Key Vault adapter of cryptocore, against the local vault and through the real SDK."""
 
 import dataclasses
+import os
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from cryptocore.azure import AzureKeyWrapper
 from cryptocore.errors import ConfigurationError
@@ -58,6 +61,45 @@ async def test_the_request_id_of_the_answer_is_the_id_in_the_vaults_log(
     wrapped = await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
 
     assert logged(server, "KeyWrap")[0]["correlationId"] == wrapped.attempts[0].request_id
+
+
+class CarelessVault(VaultServer):
+    """A vault, or what stands before one, whose request ids are no ids."""
+
+    said = ""
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        response = await super()._handle(request)
+        response.headers["x-ms-request-id"] = self.said
+        return response
+
+
+@pytest.mark.parametrize("said", ["two words", "x" * 129, "", "r\u00e9ponse"])
+async def test_a_request_id_that_no_event_may_carry_counts_as_none(
+    clock: ManualClock, workload: Identity, said: str
+) -> None:
+    server = CarelessVault([HOST], clock=clock, ids=os.urandom, jitter=random.Random(1))
+    server.said = said
+    server.vault(HOST).keys.create(KEY, clock.now_us())
+    await server.start()
+    wrapper = AzureKeyWrapper(
+        "kek",
+        vault_url=server.url(HOST),
+        key_name=KEY,
+        credential=server.directory.credential(workload),
+        clock=clock,
+        transport=server.transport(),
+    )
+    try:
+        version = await wrapper.current_version()
+        wrapped = await wrapper.wrap(BLOB, version=version, call_ids=wrapper.draw_call_ids())
+        with pytest.raises(VaultCallFailed) as failed:
+            await wrapper.unwrap(wrapped.wrapped_dek, version="0" * 32, call_ids=wrapper.draw_call_ids())
+    finally:
+        await wrapper.close()
+        await server.stop()
+
+    assert [one.request_id for one in (*wrapped.attempts, *failed.value.attempts)] == [None, None]
 
 
 async def test_a_throttled_call_is_tried_again_under_the_next_id_after_retry_after(
