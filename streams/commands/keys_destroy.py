@@ -15,11 +15,11 @@ from streams.commands.core import (
     Note,
     Purpose,
     Yes,
-    a_person,
     act,
     ask,
     confirm,
     core_answers,
+    told,
 )
 from streams.commands.owners import print_rows
 from streams.commands.terminal import console, fail, now_ms, print_json
@@ -49,11 +49,10 @@ def request(
     as_json: Json = False,
 ) -> None:
     """Ask for the destruction of what two people approved; the cooling-off begins. One request, one certificate."""
-    a_person(actor)
+    by = told(actor, purpose, note)
     signed = approving.read(approvals)
-    told: Any = {"actor": actor, "purpose": purpose, "note": note}
     with core_answers():
-        found = act(lambda core: core.request_destruction(signed, cooling_off_days=days, **told))
+        found = act(lambda core: core.request_destruction(signed, cooling_off_days=days, **by))
     _print_one(found, as_json=as_json)
 
 
@@ -82,10 +81,9 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Call a destruction off, as long as nothing is overwritten."""
-    a_person(actor)
-    told: Any = {"actor": actor, "purpose": purpose, "note": note}
+    by = told(actor, purpose, note)
     with core_answers():
-        found = act(lambda core: core.restore(ident, **told))
+        found = act(lambda core: core.restore(ident, **by))
     _print_one(found, as_json=as_json)
 
 
@@ -100,14 +98,13 @@ def finish(
     as_json: Json = False,
 ) -> None:
     """Overwrite the wrapped DEKs of a destruction that has cooled off. Nothing brings them back."""
-    a_person(actor)
-    told: Any = {"actor": actor, "purpose": purpose}
+    by = told(actor, purpose, None)
     with core_answers():
         if not yes:
             waiting = [one for one in ask(lambda core: core.destructions()) if one.id == ident.lower()]
             keys = ", ".join(f"{item.key_id}/{item.version}" for one in waiting for item in one.request.items)
             confirm(f"Overwrite {keys or 'what is left of it'}, for good?", yes=yes)
-        found = act(lambda core: core.destroy(ident, reason=reason, **told))
+        found = act(lambda core: core.destroy(ident, reason=reason, **by))
     _print_one(found, as_json=as_json)
 
 
