@@ -30,9 +30,15 @@ def init(
 ) -> None:
     """Draw a development deployment: a registry file and a private key (0600) for each service."""
     from cryptocore.development import make_registry
+    from cryptocore.errors import RegistryInvalid
 
     try:
         made = make_registry(out, service, now_ms=now_ms(), days=days)
+    except RegistryInvalid as problem:
+        said = ", ".join(service)
+        raise fail(
+            f"--service {said}: {problem}; a vault principal is an object id as the vault's log has it, without spaces"
+        ) from None
     except (ValueError, FileExistsError) as problem:
         raise fail(str(problem)) from problem
     for path in made:

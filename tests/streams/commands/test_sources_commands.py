@@ -20,6 +20,14 @@ def drawn(folder: Path) -> Path:
     return folder / "sources.json"
 
 
+def test_what_is_no_principal_is_refused_in_a_sentence_and_nothing_is_written(tmp_path: Path) -> None:
+    result = run("sources", "init", "--out", str(tmp_path / "dev"), "--service", "billing=Bob Smith")
+
+    assert result.exit_code == WRONG_USE
+    assert "--service billing=Bob Smith: signers[0].vault_principals" in " ".join(result.stderr.split())
+    assert list((tmp_path / "dev").iterdir()) == []
+
+
 def test_a_key_rotates_with_overlap_and_the_old_signer_keeps_what_it_signed(tmp_path: Path) -> None:
     file = drawn(tmp_path)
     old = Registry.load(file).signers[1]
