@@ -7,6 +7,7 @@ replicas have it. A broker whose topic has another number of partitions is refus
 import asyncio
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -27,7 +28,7 @@ COMPRESSIONS: Final = {"none": lambda: True, "gzip": has_gzip, "lz4": has_lz4, "
 PROTOCOLS: Final = ("SASL_SSL", "SSL", "PLAINTEXT")
 
 
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+def tls_context(ca_file: str | Path | None = None) -> ssl.SSLContext:
     """Make a context that verifies the broker and speaks TLS 1.2 or later."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

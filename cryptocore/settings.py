@@ -263,11 +263,10 @@ def _kafka(settings: EmitterSettings, token_provider: Any) -> dict[str, Any]:
     """Say how to connect, in the arguments of `kafka.connection`."""
     from cryptocore.kafka import tls_context  # noqa: PLC0415 - the extra `kafka`
 
-    ca_file = settings.kafka_ca_file
     return {
         "bootstrap": settings.kafka_bootstrap,
         "security_protocol": settings.kafka_security_protocol,
-        "ssl_context": tls_context(None if ca_file is None else str(ca_file)),
+        "ssl_context": tls_context(settings.kafka_ca_file),
         "sasl": _sasl(settings),
         "token_provider": token_provider,
         "allow_plaintext": settings.kafka_allow_plaintext,
@@ -287,13 +286,13 @@ def _sasl(settings: EmitterSettings) -> dict[str, str]:
 
 def _check_role(setting: str, registry: Registry, signer: Signer, service: str, role: Role) -> None:
     """Refuse a signer that could not say what the service is to say; whether it is valid now is judged at each use."""
-    entry, name = registry.get(signer.signer_id), signer.signer_id.hex()
+    entry, who = registry.get(signer.signer_id), f"{setting}: signer {signer.signer_id.hex()}"
     if entry is None:
-        raise ConfigurationError(f"{setting}: signer {name} is unknown to the registry")
+        raise ConfigurationError(f"{who} is unknown to the registry")
     if entry.source != service:
-        raise ConfigurationError(f"{setting}: signer {name} is registered for {entry.source}, not for {service}")
+        raise ConfigurationError(f"{who} is registered for {entry.source}, not for {service}")
     if role not in entry.roles:
-        raise ConfigurationError(f"{setting}: signer {name} has not the role {role} of {service} in the registry")
+        raise ConfigurationError(f"{who} has not the role {role} of {service} in the registry")
 
 
 def _problem(place: tuple[int | str, ...], message: str) -> str:
