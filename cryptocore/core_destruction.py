@@ -10,7 +10,7 @@ from cryptocore.copies import UNDECLARED, Copies
 from cryptocore.core_keys import Told
 from cryptocore.core_work import WorkCare
 from cryptocore.destroying import Destroying
-from cryptocore.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction
+from cryptocore.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction, Disbelieved
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Operation
@@ -100,9 +100,22 @@ class DestructionCare(WorkCare):
     async def destructions(self) -> list[Destruction]:
         """List destructions that are neither called off nor certified, those due first in front.
 
+        A row that is not believed is left out, so that it hides no other: `disbelieved_destructions` names it.
+
         Raises:
-            KeyUnavailable: the store does not answer, or is not to be believed.
+            KeyUnavailable: the store does not answer.
         """
+        return (await self._listed())[0]
+
+    async def disbelieved_destructions(self) -> list[Disbelieved]:
+        """Name the destructions that are neither called off nor certified, and whose rows are not to be believed.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+        return (await self._listed())[1]
+
+    async def _listed(self) -> tuple[list[Destruction], list[Disbelieved]]:
         try:
             return await Destroying(self.parts).listed()
         except Refusal as refusal:

@@ -12,13 +12,23 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from cryptocore import approval_desk, destruction, rotations
+from cryptocore import approval_desk, destruction, destruction_marks, rotations
 from cryptocore.approval_pairs import Verified, by_key, two_people
 from cryptocore.approvals import Action, ApprovalInvalid, SignedApproval
-from cryptocore.audit import Subject, no_arrow, not_believed
+from cryptocore.audit import Refusal, Subject, no_arrow, not_believed
 from cryptocore.cache import key_ref
 from cryptocore.clock import rfc3339_ms
-from cryptocore.destruction import DAY_MS, MOST_DAYS, REQUEST, Carried, Destruction, DestructionInvalid, Item, Request
+from cryptocore.destruction import (
+    DAY_MS,
+    MOST_DAYS,
+    REQUEST,
+    Carried,
+    Destruction,
+    DestructionInvalid,
+    Disbelieved,
+    Item,
+    Request,
+)
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.event_texts import PERSON
 from cryptocore.events import KeyRef, Operation, Outcome
@@ -130,13 +140,13 @@ class Destroying:
             if version.record.state is not KeyState.DESTROYED
         ]
         if zeroed or found.begun_ms is None:
-            await parts.lifecycle.apply(zeroed, [_beginning(ident)])
+            await parts.lifecycle.apply(zeroed, [destruction_marks.beginning(ident)])
         # 3
         versions = [await self.version(item) for item in found.request.items]
         removed = [self._removed(version, subject) for version in versions if version.wrapped_dek]
         if removed or found.overwritten_ms is None:
             finished = [rotations.finishing(version.key_id, version.number) for version in versions]
-            await parts.lifecycle.apply(removed, [*finished, _ending(ident)])
+            await parts.lifecycle.apply(removed, [*finished, destruction_marks.ending(ident)])
         return await self.find(ident)
 
     async def find(self, ident: bytes) -> Destruction:
@@ -153,14 +163,21 @@ class Destroying:
             raise no_arrow("there is no such destruction")
         return self._read(row)
 
-    async def listed(self) -> list[Destruction]:
-        """List those that are neither called off nor certified, those due first in front."""
+    async def listed(self) -> tuple[list[Destruction], list[Disbelieved]]:
+        """List those that are neither called off nor certified, those due first in front, and rows not believed."""
         query = select(DESTRUCTION).where(DESTRUCTION.c.restored_ms.is_(None) & DESTRUCTION.c.certificate.is_(None))
         rows = await self._parts.keyring.run(
             self._parts.store.transaction,
             lambda connection: connection.execute(query.order_by(DESTRUCTION.c.due_ms)).mappings().all(),
         )
-        return [self._read(row) for row in rows]
+        found: list[Destruction] = []
+        disbelieved: list[Disbelieved] = []
+        for row in rows:
+            try:
+                found.append(self._read(row))
+            except Refusal as refusal:
+                disbelieved.append(Disbelieved(row["destruction_id"].hex(), str(refusal)))
+        return found, disbelieved
 
     def _read(self, row: RowMapping) -> Destruction:
         try:
@@ -280,20 +297,3 @@ def _claimed_ms(request: bytes) -> int:
         return msgspec.json.decode(request, type=Request).requested_ms
     except (msgspec.MsgspecError, ValueError):
         return 0
-
-
-def _beginning(ident: bytes) -> Any:
-    def write(connection: Connection) -> None:
-        where = (DESTRUCTION.c.destruction_id == ident) & DESTRUCTION.c.restored_ms.is_(None)
-        if connection.execute(update(DESTRUCTION).where(where).values(begun_ms=database_ms(connection))).rowcount != 1:
-            raise no_arrow("the destruction was called off")
-
-    return write
-
-
-def _ending(ident: bytes) -> Any:
-    def write(connection: Connection) -> None:
-        where = DESTRUCTION.c.destruction_id == ident
-        connection.execute(update(DESTRUCTION).where(where).values(overwritten_ms=database_ms(connection)))
-
-    return write

@@ -107,6 +107,14 @@ class Destruction:
     certificate: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Disbelieved:
+    """A destruction whose row is not to be believed, and why."""
+
+    id: str
+    problem: str
+
+
 class KekVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A KEK version that wrapped the DEK at some time, and when it was purged, if it was."""
 

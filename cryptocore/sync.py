@@ -182,6 +182,7 @@ class SyncCore(Blocking):
         destroy = _blocking(CryptoCore.destroy)
         certify_destruction = _blocking(CryptoCore.certify_destruction)
         destructions = _blocking(CryptoCore.destructions)
+        disbelieved_destructions = _blocking(CryptoCore.disbelieved_destructions)
         label = _blocking(CryptoCore.label)
         labels = _blocking(CryptoCore.labels)
         overdue = _blocking(CryptoCore.overdue)

@@ -22,12 +22,12 @@ from streams.commands.core import (
     told,
 )
 from streams.commands.owners import print_rows
-from streams.commands.terminal import console, fail, now_ms, print_json
+from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, print_json
 
 if TYPE_CHECKING:
     from cryptocore.copies import Copies
     from cryptocore.core import CryptoCore
-    from cryptocore.destruction import Destruction
+    from cryptocore.destruction import Destruction, Disbelieved
 
 destroy = typer.Typer(help="Destroy key versions: request, restore, finish, certificate.", no_args_is_help=True)
 
@@ -60,12 +60,18 @@ def request(
 def list_(*, as_json: Json = False) -> None:
     """List destructions that are neither called off nor certified, those due first in front."""
     with core_answers():
-        found = ask(lambda core: core.destructions())
+        found, bad = ask(_both)
     shown = [_shown(one) for one in found]
     if as_json:
         print_json(shown)
     else:
         print_rows(_HEADS, shown)
+    if bad:
+        raise fail("\n".join(f"{one.id}: {one.problem}" for one in bad), SOME_REJECTED)
+
+
+async def _both(core: "CryptoCore") -> "tuple[list[Destruction], list[Disbelieved]]":
+    return await core.destructions(), await core.disbelieved_destructions()
 
 
 _HEADS = ("id", "keys", "requested", "due", "step")

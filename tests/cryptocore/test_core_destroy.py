@@ -176,6 +176,20 @@ async def test_a_key_changed_while_it_cools_off_must_be_approved_anew(core: Core
     await refused(core, core.destroy(asked, **ADMIN), InvalidTransition, Operation.DESTROY)
 
 
+async def test_a_row_that_is_not_believed_is_named_and_hides_no_other(core: CoreUnderTest) -> None:
+    key_id = await archived(core)
+    asked = await core.request_destruction(await both(core, Action.DESTROY, key_id), **ADMIN)
+    good = core.store.transaction(lambda it: dict(it.execute(DESTRUCTION.select()).mappings().one()))
+    for number, change in enumerate(({}, {"request": b"no json"}, {"signature": bytes(64)}, {"signer_id": b""})):
+        row = good | change | {"destruction_id": bytes([number]) * 16}
+        core.store.transaction(lambda it, row=row: it.execute(DESTRUCTION.insert().values(**row)))  # type: ignore[misc]
+
+    assert [one.id for one in await core.destructions()] == [asked.id]
+    bad = await core.disbelieved_destructions()
+    assert sorted(one.id for one in bad) == [f"{number:02x}" * 16 for number in range(4)]
+    assert all(one.problem for one in bad)
+
+
 async def test_a_key_that_lives_is_not_destroyed(core: CoreUnderTest) -> None:
     await core.encrypt(b"token", owner=OWNER, record="tokens/1", create_missing=True, **ADMIN)
     key_id = (await core.describe(OWNER)).key_id

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,14 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from alerts.thresholds import Limits
-from cryptocore import certifying, destroying, settings
+from cryptocore import certifying, destroying, destruction_marks, settings
 from cryptocore.batch import Seal
 from cryptocore.core import CryptoCore
 from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.events import Operation, Outcome
 from cryptocore.store import database_ms
-from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE
+from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
 from streams.index.embedded import EmbeddedIndex
 from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS
@@ -143,7 +145,7 @@ def test_a_key_is_destroyed_by_two_people_and_certified(office: Office, monkeypa
     assert "cooling-off ends" in refused(office, "keys", "destroy", "finish", asked["id"], "--yes", *LENA)
     assert [one["id"] for one in told(office, "keys", "destroy", "list")] == [asked["id"]]
 
-    for module in (destroying, certifying):
+    for module in (destroying, destruction_marks, certifying):
         monkeypatch.setattr(module, "database_ms", _two_days_on)
     finished = told(office, "keys", "destroy", "finish", asked["id"], "--yes", *LENA)
     assert finished["overwritten_at"] is not None
@@ -153,6 +155,24 @@ def test_a_key_is_destroyed_by_two_people_and_certified(office: Office, monkeypa
     certificate = read_certificate((office.folder / "certificate").read_bytes(), office.registry)
     assert says["unrecoverable_after"] == certificate.unrecoverable_after != "not established"
     assert states(office) == [(1, "destroyed")]
+
+
+def test_a_destruction_that_is_not_believed_is_named_beside_the_good_ones(office: Office) -> None:
+    key = make_key(office)
+    done(office, "keys", "archive", key, "--yes", *LENA)
+    asked = told(office, "keys", "destroy", "request", *approvals(office, "first", key), *LENA)
+    with closing(sqlite3.connect(office.folder / "keys.sqlite")) as connection, connection:
+        connection.execute(
+            "INSERT INTO destruction (destruction_id, request, signature, signer_id, due_ms)"
+            " SELECT zeroblob(16), request, signature, signer_id, 0 FROM destruction"
+        )
+
+    listed = office.run("keys", "destroy", "list")
+
+    assert listed.exit_code == SOME_REJECTED
+    assert asked["id"] in listed.stdout
+    assert f"{'0' * 32}: " in listed.stderr
+    assert "another destruction's" in listed.stderr
 
 
 def _two_days_on(connection: Connection) -> int:
