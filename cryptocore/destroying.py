@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select
 
 from cryptocore import approval_desk, destruction, destruction_marks, rotations
 from cryptocore.approval_pairs import Verified, by_key, two_people
@@ -36,6 +36,7 @@ from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
 from cryptocore.lifecycle import LIVE
 from cryptocore.parts import Parts
 from cryptocore.rotation_tables import DESTRUCTION
+from cryptocore.statements import Statements
 from cryptocore.store import Change, KeyVersion, database_ms, outbox_row
 
 
@@ -44,6 +45,7 @@ class Destroying:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._called_off = Statements(destruction_marks.KIND, parts.registry, parts.signer)
 
     async def request(
         self, approvals: Sequence[SignedApproval], subject: Subject, *, cooling_off_days: int, note: str | None
@@ -103,12 +105,7 @@ class Destroying:
         found = await self.find(ident)
         versions = [await self.version(item) for item in found.request.items]
 
-        def write(connection: Connection) -> None:
-            where = (DESTRUCTION.c.destruction_id == ident) & DESTRUCTION.c.begun_ms.is_(None)
-            change = update(DESTRUCTION).where(where & DESTRUCTION.c.restored_ms.is_(None))
-            if connection.execute(change.values(restored_ms=database_ms(connection))).rowcount != 1:
-                raise no_arrow("the destruction has begun, or was called off", key_ref(versions[0]))
-
+        write = destruction_marks.calling_off(ident, self._called_off, key_ref(versions[0]))
         told = [self._told(version, Operation.RESUME, subject, note) for version in _one_of_each_key(versions)]
         await self._parts.keyring.run(partial(self._parts.store.apply, (), beside=(write, *told)))
         return await self.find(ident)
@@ -140,7 +137,7 @@ class Destroying:
             if version.record.state is not KeyState.DESTROYED
         ]
         if zeroed or found.begun_ms is None:
-            await parts.lifecycle.apply(zeroed, [destruction_marks.beginning(ident)])
+            await parts.lifecycle.apply(zeroed, [destruction_marks.beginning(ident, self._called_off)])
         # 3
         versions = [await self.version(item) for item in found.request.items]
         removed = [self._removed(version, subject) for version in versions if version.wrapped_dek]

@@ -64,6 +64,10 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     due_at: str
     approvals: list[Carried]
 
+    def __post_init__(self) -> None:
+        """Refuse what is no time; read from bytes, it is then not of version 1."""
+        parse_rfc3339(self.requested_at), parse_rfc3339(self.due_at)
+
     @property
     def requested_ms(self) -> int:
         """When it was asked for, by the database's clock."""

@@ -16,7 +16,7 @@ from cryptocore.audit import Subject
 from cryptocore.core_keys import Told
 from cryptocore.destruction import COOLING_OFF_DAYS, Destruction
 from cryptocore.envelope import tenant_prefix
-from cryptocore.errors import InvalidTransition
+from cryptocore.errors import InvalidTransition, KeyUnavailable
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason, KeyState, permits
 from cryptocore.store import KeyVersion
@@ -104,13 +104,23 @@ async def _left(core: "CryptoCore", key_id: bytes) -> list[KeyVersion]:
 
 
 async def _requested(core: "CryptoCore", key_ids: Sequence[bytes], left: Sequence[KeyVersion]) -> Destruction | None:
-    """Find the request that covers what is left, or the last one for these keys when nothing is."""
+    """Find the request that covers what is left, or the last one for these keys when nothing is.
+
+    Raises:
+        KeyUnavailable: there is none, but rows that are not believed: one of them may be it.
+    """
     ours = {key_id.hex() for key_id in key_ids}
     wanted = {(one.key_id.hex(), one.number) for one in left}
     for destruction in await core.destructions():
         named = {(item.key_id, item.version) for item in destruction.request.items}
         if {key_id for key_id, _ in named} <= ours and wanted <= named:
             return destruction
+    if disbelieved := await core.disbelieved_destructions():
+        raise KeyUnavailable(
+            f"{len(disbelieved)} destructions are not to be believed, the tenant's may be among them: "
+            f"{disbelieved[0].id}: {disbelieved[0].problem}",
+            retryable=False,
+        )
     return None
 
 

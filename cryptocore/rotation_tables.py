@@ -111,3 +111,22 @@ for table, acts in _KEPT.items():
         name = "kept" if act == "DELETE" else "fixed"
         statement = _REFUSED.format(table=table.name, name=name, act=act, why=f"{table.name} rows are kept")
         event.listen(table, "after_create", DDL(statement).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+
+_CHANGED: Final = " OR ".join(
+    (
+        "(OLD.restored_ms IS NOT NULL AND (NEW.restored_ms IS NULL OR NEW.restored_ms <> OLD.restored_ms))",
+        *(
+            f"NEW.{column} <> OLD.{column}"
+            for column in ("destruction_id", "request", "signature", "signer_id", "due_ms")
+        ),
+    )
+)
+"""What no update of a destruction does: bring one that was called off to life again, or change what was asked for.
+
+Its approvals are in the request.
+"""
+_FINAL: Final = f"""
+CREATE TRIGGER IF NOT EXISTS destruction_final BEFORE UPDATE ON destruction WHEN {_CHANGED}
+BEGIN SELECT RAISE(ABORT, 'a destruction keeps its request, and called off it stays so'); END
+"""
+event.listen(metadata, "after_create", DDL(_FINAL).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call] # a table made before gets it, too

@@ -24,7 +24,7 @@ CLOCKS_APART_MS: Final = 2_000
 GUARDS: Final = {
     "approval_nonce": {"approval_nonce_fixed", "approval_nonce_kept", "approval_nonce_truncate"},
     "audit_outbox": {"audit_outbox_delete", "audit_outbox_truncate"},
-    "destruction": {"destruction_kept", "destruction_truncate"},
+    "destruction": {"destruction_final", "destruction_kept", "destruction_truncate"},
     "imported_dek": {"imported_dek_fixed", "imported_dek_kept", "imported_dek_truncate"},
     "key_history": {"key_history_delete", "key_history_truncate", "key_history_update"},
     "key_version": {"key_version_delete", "key_version_first", "key_version_step", "key_version_truncate"},

@@ -15,7 +15,7 @@ from cryptocore.store_tables import metadata
 
 SCHEMA: Final = "keytrail"
 VERSION_TABLE: Final = "keytrail_migration"
-REVISIONS: Final = ("0001_keys", "0002_rotations", "0003_tokens", "0004_incidents")
+REVISIONS: Final = ("0001_keys", "0002_rotations", "0003_tokens", "0004_incidents", "0005_marks")
 """Of cryptocore/migrations/versions, oldest first; the last one is what this code works with."""
 USE_ROLE: Final = "keytrail_use"
 ADMIN_ROLE: Final = "keytrail_admin"

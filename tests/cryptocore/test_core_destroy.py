@@ -206,6 +206,7 @@ async def test_a_row_whose_cooling_off_somebody_shortened_is_not_believed(core: 
         request = asked.request
         text = connection.execute(DESTRUCTION.select()).mappings().one()["request"]
         changed = text.replace(request.due_at.encode(), request.requested_at.encode())
+        connection.exec_driver_sql("DROP TRIGGER destruction_final")
         connection.execute(update(DESTRUCTION).values(request=changed, due_ms=0))
 
     core.store.transaction(shorten)
@@ -222,6 +223,7 @@ async def test_a_signed_request_without_a_cooling_off_is_not_believed_either(cor
     request = msgspec.structs.replace(asked.request, due_at=asked.request.requested_at)
     raw, signature = sign(request, REQUEST, core.parts.signer)
     change = update(DESTRUCTION).values(request=raw, signature=signature, due_ms=0)
+    core.store.transaction(lambda connection: connection.exec_driver_sql("DROP TRIGGER destruction_final").rowcount)
     core.store.transaction(lambda connection: connection.execute(change).rowcount)
 
     with pytest.raises(KeyUnavailable, match="cooling-off"):

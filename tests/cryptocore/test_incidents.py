@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing
@@ -26,6 +26,7 @@ from cryptocore.impact import ServiceUse
 from cryptocore.incident_facts import Change, Notification, Owed
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.overdue import OverdueKind
+from cryptocore.rotation_tables import DESTRUCTION
 from cryptocore.signing import Signer
 from cryptocore.statement_tables import STATEMENT
 from cryptocore.statements import Statements
@@ -561,6 +562,28 @@ async def test_a_tenant_leaves_with_one_request_for_all_its_keys(core: CoreUnder
     assert [token.owner for token in await core.tokens.tokens()] == [OTHER]
     with pytest.raises(AccessDenied):
         await core.encrypt(b"x", owner=CRM, record=RECORD)
+
+
+async def test_a_tenant_whose_request_is_not_believed_does_not_look_as_if_none_was_made(
+    core: CoreUnderTest, database: Database
+) -> None:
+    await active_key(core, CRM)
+    first = await core.offboard("t-88")
+    approvals = [one for key in first.awaiting for one in await approved(core, key.key_id)]
+    asked = await core.offboard("t-88", approvals=approvals)
+    assert asked.destruction is not None
+    await active_key(core, OTHER)
+    with database.unguarded() as connection:
+        connection.execute(update(DESTRUCTION).values(signature=bytes(64)))
+
+    for given in ((), approvals):
+        with pytest.raises(KeyUnavailable, match=asked.destruction.id) as caught:
+            await core.offboard("t-88", approvals=given)
+        assert not caught.value.retryable
+    assert len(await core.disbelieved_destructions()) == 1
+
+    database.run("UPDATE destruction SET restored_ms = 1")  # somebody has looked into it, and lets it go
+    assert (await core.offboard("t-88")).destruction is None
 
 
 async def test_one_certificate_covers_all_keys_of_a_tenant_that_left(tmp_path: Path) -> None:
