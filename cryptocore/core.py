@@ -28,6 +28,7 @@ from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyAct, permits
 from cryptocore.keystate import KeyStates, KeyStateTopic
 from cryptocore.lifecycle import LifeCycle
+from cryptocore.outbox_marks import OutboxMarks
 from cryptocore.parts import Parts
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry
@@ -100,7 +101,8 @@ class CryptoCore(KekCare):
             states = KeyStates(key_states, registry=registry, cache=cache, clock=self._clock)
             calls = VaultCalls(self._audit, vault_budget, counts)
             keyring = Keyring(store, cache, calls, wrappers, clock=self._clock, threads=emitter.background)
-            relay = Relay(store, keyring, self._audit, states, clock=self._clock)
+            marks = OutboxMarks(service, registry, key_signer)
+            relay = Relay(store, keyring, self._audit, states, marks=marks, clock=self._clock)
             lifecycle = LifeCycle(
                 store=store,
                 keyring=keyring,

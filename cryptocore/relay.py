@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from cryptocore.audit import Audit, Refusal, Subject
@@ -14,7 +15,8 @@ from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_lin
 from cryptocore.failures import UNTOUCHED, FailureMeter
 from cryptocore.keyring import Keyring
 from cryptocore.keystate import KeyStates
-from cryptocore.store import KeyStore
+from cryptocore.outbox_marks import OutboxMarks
+from cryptocore.store import KeyStore, OutboxRow, StoreConflict
 from cryptocore.vocabulary import LIFE_CYCLE
 
 _log = logging.getLogger(__name__)
@@ -30,8 +32,11 @@ _PURPOSE: Final = "relay"
 class Relay:
     """Empties the outbox of one service; any of its processes may."""
 
-    def __init__(self, store: KeyStore, keyring: Keyring, audit: Audit, states: KeyStates, *, clock: Clock) -> None:
+    def __init__(
+        self, store: KeyStore, keyring: Keyring, audit: Audit, states: KeyStates, *, marks: OutboxMarks, clock: Clock
+    ) -> None:
         self._store = store
+        self._marks = marks
         self._states = states
         self._keyring = keyring
         self._audit = audit
@@ -39,7 +44,7 @@ class Relay:
         self._failures = FailureMeter()
         self._running = asyncio.Lock()
         self._written = asyncio.Event()
-        self._next_look = float("-inf")
+        self._next_look = self._next_search = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -99,6 +104,9 @@ class Relay:
         try:
             while await self._relay_some(service):
                 pass
+            if (now := self._clock.monotonic()) >= self._next_search:
+                self._next_search = now + LOOK_S
+                await self._relay_lost()
         except Refusal as refusal:
             raise refusal.public() from None
 
@@ -108,14 +116,36 @@ class Relay:
         if not claim.rows:
             return False
         try:
-            await self._audit.emitter.commit([self._entry(row.line) for row in claim.rows if row.vouched])
-            await self._audit.record(*(self._disowned(row.line) for row in claim.rows if not row.vouched))
-            await self._keyring.run(claim.sent, self._clock.now_us() // 1000)
+            await self._commit(claim.rows)
+            now_ms = self._clock.now_us() // 1000
+            await self._keyring.run(claim.sent, now_ms, self._marks.writing(claim.rows, now_ms))
         except BaseException:
             await self._keyring.run(claim.release)
             raise
-        self._states.tell([row.stated for row in claim.rows if row.stated is not None])
+        self._tell(claim.rows, now_ms)
         return True
+
+    async def _relay_lost(self) -> None:
+        """Take what is marked as sent, but not by us, to the spool and mark it: somebody else may set `sent_ms`."""
+        lost = await self._keyring.run(self._store.unmarked, self._marks)
+        if lost:
+            _log.warning("%d events in the outbox are relayed: no signer of ours marked them as sent", len(lost))
+        for first in range(0, len(lost), ROWS):
+            rows = lost[first : first + ROWS]
+            await self._commit(rows)
+            now_ms = self._clock.now_us() // 1000
+            await self._keyring.run(self._store.transaction, self._marks.writing(rows, now_ms))
+            self._tell(rows, now_ms)
+        with contextlib.suppress(StoreConflict):  # another process has begun the same work
+            await self._keyring.run(self._store.transaction, self._marks.settling(self._clock.now_us() // 1000))
+
+    async def _commit(self, rows: Sequence[OutboxRow]) -> None:
+        await self._audit.emitter.commit([self._entry(row.line) for row in rows if row.vouched])
+        await self._audit.record(*(self._disowned(row.line) for row in rows if not row.vouched))
+
+    def _tell(self, rows: Sequence[OutboxRow], now_ms: int) -> None:
+        self._marks.took(rows, now_ms)
+        self._states.tell([row.stated for row in rows if row.stated is not None])
 
     def _entry(self, raw: bytes) -> Entry:
         """Send the very bytes whose digest the key record holds."""

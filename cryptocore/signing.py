@@ -19,6 +19,8 @@ SEALED_BATCH: Final = "keytrail/sealed-batch/v1"
 KEY_RECORD: Final = "keytrail/key-record/v1"
 APPROVAL: Final = "keytrail/approval/v1"
 OUTBOX: Final = "keytrail/outbox/v1"
+OUTBOX_SENT: Final = "keytrail/outbox-sent/v1"
+OUTBOX_CHECKED: Final = "keytrail/outbox-checked/v1"
 STATEMENT: Final = "keytrail/statement/v1"
 
 KEY_SIZE: Final = 32

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,10 +21,13 @@ from cryptocore.keys import KeyState
 from cryptocore.registry import Registry
 from cryptocore.store_engine import StoreOptions, engine_of
 from cryptocore.store_errors import StoreConflict, errors_of_the_store
-from cryptocore.store_outbox import OutboxClaim, OutboxRow, outbox_row, unsent, vouched
+from cryptocore.store_outbox import OutboxClaim, OutboxRow, numbered, outbox_row, unsent, vouched
 from cryptocore.store_rows import KeyVersion, believed, columns_of
 from cryptocore.store_schema import check_schema, metadata
 from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY, KEY_VERSION
+
+if TYPE_CHECKING:
+    from cryptocore.outbox_marks import OutboxMarks
 
 T = TypeVar("T")
 
@@ -186,6 +189,19 @@ class KeyStore:
         if not rows:
             claim.release()
         return claim
+
+    def unmarked(self, marks: "OutboxMarks") -> list[OutboxRow]:
+        """Read the service's events that are marked as sent and of which no signer of its own says so.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+
+        def read(connection: Connection) -> list[OutboxRow]:
+            missing = marks.missing(connection)
+            return self._waiting(connection, numbered(missing), marks.service) if missing else []
+
+        return self.transaction(read)
 
     def let_go(self, connection: Connection) -> None:
         """Give back the connection of a claim."""

@@ -28,6 +28,7 @@ GUARDS: Final = {
     "imported_dek": {"imported_dek_fixed", "imported_dek_kept", "imported_dek_truncate"},
     "key_history": {"key_history_delete", "key_history_truncate", "key_history_update"},
     "key_version": {"key_version_delete", "key_version_first", "key_version_step", "key_version_truncate"},
+    "outbox_mark": {"outbox_mark_delete", "outbox_mark_signed", "outbox_mark_truncate", "outbox_mark_update"},
     "recovery_grant": {"recovery_grant_fixed", "recovery_grant_kept", "recovery_grant_truncate"},
     "rotation": {"rotation_kept", "rotation_truncate"},
     "statement": {"statement_delete", "statement_truncate", "statement_update"},
@@ -178,6 +179,12 @@ def _grants(connection: Connection) -> Iterator[Look]:
         or (act in ("INSERT", "UPDATE") and table in _LOCKED and role != ADMIN_ROLE)
         or (act == "UPDATE" and table == "key_history")
     }
+    chosen = text("SELECT has_column_privilege(:role, :table, 'number', 'INSERT')")
+    wrong |= {
+        f"{role} INSERT of a number on audit_outbox"
+        for role in (USE_ROLE, ADMIN_ROLE)
+        if connection.execute(chosen, {"role": role, "table": f"{SCHEMA}.audit_outbox"}).scalar()
+    }
     if wrong:
         yield Look("grants", False, f"too much: {', '.join(sorted(wrong))}", "REVOKE them; nobody deletes")
     missing = {
@@ -192,6 +199,8 @@ def _grants(connection: Connection) -> Iterator[Look]:
             ("audit_outbox", USE_ROLE, "UPDATE"),
             ("audit_outbox", ADMIN_ROLE, "INSERT"),
             ("audit_outbox", ADMIN_ROLE, "UPDATE"),
+            ("outbox_mark", USE_ROLE, "INSERT"),
+            ("outbox_mark", ADMIN_ROLE, "INSERT"),
         )
         if (table, role, act) not in grants
     }

@@ -52,21 +52,31 @@ class OutboxClaim:
         self._held = held
         self.rows = rows
 
-    def sent(self, now_ms: int) -> None:
+    def sent(self, now_ms: int, beside: Callable[[Connection], None] | None = None) -> None:
         """Mark the rows: their events are in the spool. Lets go of them.
+
+        Args:
+            now_ms: the time.
+            beside: what is written in the same transaction: the marks of `OutboxMarks`.
 
         Raises:
             KeyUnavailable: the store does not answer; they will be relayed again.
         """
         numbers = [row.number for row in self.rows]
         change = update(AUDIT_OUTBOX).where(AUDIT_OUTBOX.c.number.in_(numbers)).values(sent_ms=now_ms)
+
+        def write(connection: Connection) -> None:
+            connection.execute(change)
+            if beside is not None:
+                beside(connection)
+
         if self._held is None:
-            self._store.transaction(lambda connection: connection.execute(change))
+            self._store.transaction(write)
             return
         connection, transaction = self._held
         try:
             with errors_of_the_store():
-                connection.execute(change)
+                write(connection)
                 transaction.commit()
         finally:
             self.release()
@@ -98,6 +108,12 @@ def unsent(service: str, limit: int) -> Any:
         .order_by(AUDIT_OUTBOX.c.number)
         .limit(limit)
     )
+
+
+def numbered(numbers: Sequence[int]) -> Any:
+    """Select events by their numbers, oldest first."""
+    query = select(AUDIT_OUTBOX.c.number, AUDIT_OUTBOX.c.line, AUDIT_OUTBOX.c.signature)
+    return query.where(AUDIT_OUTBOX.c.number.in_(numbers)).order_by(AUDIT_OUTBOX.c.number)
 
 
 def vouched(
@@ -134,12 +150,17 @@ def vouched(
 def _signed(registry: Registry, event: AuditEvent, line: bytes, signature: object) -> bool:
     """Say whether a signer of the event's service with the role `keys` signed the line."""
     at_ms = parse_rfc3339(event.occurred_at) // 1000
-    if not isinstance(signature, bytes):
-        return False
+    return isinstance(signature, bytes) and signed_by(registry, event.service, OUTBOX, line, signature, at_ms)
+
+
+def signed_by(  # noqa: PLR0917 - whose signature, of what, and when
+    registry: Registry, service: str, label: str, message: bytes, signature: bytes, at_ms: int
+) -> bool:
+    """Say whether a signer of the service, with the role `keys` at that time, signed the message."""
     for entry in registry.signers:
-        if entry.source == event.service and entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
+        if entry.source == service and entry.usable(Role.KEYS, at_ms) and not entry.suspect(at_ms):
             with contextlib.suppress(SignatureInvalid):
-                verify(entry.public_key, OUTBOX, line, signature)
+                verify(entry.public_key, label, message, signature)
                 return True
     return False
 

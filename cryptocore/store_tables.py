@@ -76,6 +76,17 @@ _UNSENT: Final = text("sent_ms IS NULL")
 Index(
     "audit_outbox_unsent", AUDIT_OUTBOX.c.service, AUDIT_OUTBOX.c.number, sqlite_where=_UNSENT, postgresql_where=_UNSENT
 )
+Index("audit_outbox_service", AUDIT_OUTBOX.c.service, AUDIT_OUTBOX.c.number)
+
+OUTBOX_MARK: Final = Table(
+    "outbox_mark",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("signature", LargeBinary(64), primary_key=True),
+    Column("sent_ms", BigInteger, nullable=False),
+)
+"""Who took an event of the outbox to a spool signs that; an empty signature is of the time before there were marks."""
+OUTBOX_MARK.add_is_dependent_on(AUDIT_OUTBOX)
 
 _STEP: Final = """
 CREATE TRIGGER key_version_step BEFORE UPDATE ON key_version
@@ -87,6 +98,13 @@ _FIRST: Final = """
 CREATE TRIGGER key_version_first BEFORE INSERT ON key_version WHEN NEW.revision <> 1
 BEGIN SELECT RAISE(ABORT, 'a key version begins with revision 1'); END
 """
+_MARKED_BEFORE: Final = """
+INSERT INTO outbox_mark SELECT number, x'', sent_ms FROM audit_outbox WHERE sent_ms IS NOT NULL
+"""
+_MARK_SIGNED: Final = """
+CREATE TRIGGER outbox_mark_signed BEFORE INSERT ON outbox_mark WHEN length(NEW.signature) <> 64
+BEGIN SELECT RAISE(ABORT, 'a mark is signed'); END
+"""
 _REFUSED: Final = "CREATE TRIGGER {table}_{act} BEFORE {act} ON {table} BEGIN SELECT RAISE(ABORT, '{why}'); END"
 
 for table, statements in {
@@ -95,6 +113,14 @@ for table, statements in {
         _REFUSED.format(table="key_history", act=act, why="history is append-only") for act in ("UPDATE", "DELETE")
     ),
     AUDIT_OUTBOX: (_REFUSED.format(table="audit_outbox", act="DELETE", why="events are kept"),),
+    OUTBOX_MARK: (
+        _MARKED_BEFORE,
+        _MARK_SIGNED,
+        *(_REFUSED.format(table="outbox_mark", act=act, why="marks are append-only") for act in ("UPDATE", "DELETE")),
+    ),
 }.items():
     for statement in statements:
         event.listen(table, "after_create", DDL(statement).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+
+_INDEX: Final = "CREATE INDEX IF NOT EXISTS audit_outbox_service ON audit_outbox (service, number)"
+event.listen(metadata, "after_create", DDL(_INDEX).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call] # a table made before gets it, too

@@ -13,6 +13,7 @@ from cryptocore.batch import SealedBatch
 from cryptocore.core import CryptoCore
 from cryptocore.keks import Giving
 from cryptocore.keys import KeyReason
+from cryptocore.outbox_marks import OutboxMarks
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
 from cryptocore.store_tables import AUDIT_OUTBOX
@@ -221,8 +222,10 @@ async def test_a_record_of_which_the_trail_was_told_otherwise_is_not_signed_anew
     key_id = await lived(watched)
     async with watched.world.core(OLD) as core:  # whoever has the signer's key, and keeps the events to himself
         await core.suspend(key_id, reason=KeyReason.OPERATOR, version=2, **ADMIN)
-        with watched.world.store._engine.begin() as connection:
-            connection.execute(update(AUDIT_OUTBOX).values(sent_ms=1))
+        store, parts = watched.world.store, core.parts
+        marks = OutboxMarks(parts.service, parts.registry, parts.signer)
+        store.transaction(marks.writing(store.outbox(parts.service, 10), watched.world.now_ms))
+        store.transaction(lambda it: it.execute(update(AUDIT_OUTBOX).values(sent_ms=1)))
     succeed(watched.world)
     async with watched.world.core(OLD) as core:
         found = await signs_anew(watched, core)
