@@ -123,6 +123,8 @@ async def test_a_mark_counts_for_its_own_row_and_time_only(core: CoreUnderTest) 
     core.store.transaction(write)
 
     assert core.store.transaction(marks.missing) == [one.number, other.number]
+    assert marks._holds(one.number, one.line, 7, copied)
+    assert not marks._holds(other.number, one.line, 7, copied)
 
 
 async def test_the_mark_of_one_process_holds_for_another(core: CoreUnderTest, database: Database) -> None:
