@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -13,27 +14,35 @@ from alerts.thresholds import Limits
 from cryptocore.clock import SystemClock
 from cryptocore.registry import Registry
 from streams.allowed import Allowed
+from streams.app import WorkerApp
 from streams.deliveries import Deliveries, LogNotifier
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
 from streams.pipeline import StepFactory, steps
-from streams.process import work
+from streams.process import Application, work
 from streams.settings import Settings
 
 
-def run(settings: Settings) -> None:
+def run(
+    settings: Settings, *, limits: Limits | None = None, application: Callable[..., Application] = WorkerApp
+) -> None:
     """Run until SIGTERM or SIGINT; ends the process with 70 when it must not go on.
+
+    Args:
+        settings: of this deployment.
+        limits: by which rules and steps judge; without them those of operation.
+        application: what brings messages and assignments to the shell.
 
     Raises:
         RegistryInvalid, VaultsInvalid, AllowedInvalid: one of the reviewed files cannot be used.
         SystemExit: 2 when the topics are not as they must be.
     """
     log_to_stderr(settings.log_level)
-    pipeline = pipeline_of(settings)
-    asyncio.run(_run(settings, pipeline))
+    pipeline = pipeline_of(settings, limits)
+    asyncio.run(_run(settings, pipeline, application))
 
 
-def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
+def pipeline_of(settings: Settings, limits: Limits | None = None) -> Mapping[str, StepFactory]:
     """Make the steps over the reviewed files that the settings name.
 
     Raises:
@@ -44,13 +53,22 @@ def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
     allowed = None if settings.allowed_file is None else Allowed.load(settings.allowed_file)
     if allowed is not None:
         allowed.check(registry)
-    limits = Limits(decoy_keys=frozenset(settings.decoy_keys))
-    return steps(registry, limits, generation=settings.generation, declared=declared, allowed=allowed)
+    judged_by = replace(limits or Limits(), decoy_keys=frozenset(settings.decoy_keys))
+    return steps(registry, judged_by, generation=settings.generation, declared=declared, allowed=allowed)
 
 
-async def _run(settings: Settings, pipeline: Mapping[str, StepFactory]) -> None:
+async def _run(
+    settings: Settings, pipeline: Mapping[str, StepFactory], application: Callable[..., Application]
+) -> None:
     deliveries = Deliveries(channels(settings), canary=canary_route(settings))
-    await work(settings, pipeline, open_index(settings), deliver=deliveries.send, delivered=deliveries.counts)
+    await work(
+        settings,
+        pipeline,
+        open_index(settings),
+        deliver=deliveries.send,
+        delivered=deliveries.counts,
+        application=application,
+    )
 
 
 def channels(settings: Settings) -> dict[str, Notifier]:
