@@ -154,7 +154,7 @@ def _check_events(
     withheld = {actor for actors in storm.withheld.values() for actor in actors}
     results.hold(
         "every result that a caller was handed has its event",
-        acknowledged and absent == withheld,
+        acknowledged and absent <= withheld,  # an actor of a withheld batch may have an event in another
         f"{len(acknowledged)} results, {len(absent - withheld)} without; {len(withheld)} of withheld batches",
     )
 
