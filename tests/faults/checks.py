@@ -12,7 +12,7 @@ import msgspec
 
 from cryptocore.batch import OpenedBatch
 from cryptocore.clock import SystemClock
-from cryptocore.store import KeyStore, KeyVersion
+from cryptocore.store.key_store import KeyStore, KeyVersion
 from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind, EventIndex

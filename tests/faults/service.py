@@ -27,7 +27,7 @@ from cryptocore.kafka import KafkaTransport
 from cryptocore.keys import KeyReason
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from streams.demo.loopback import transport
 
 SERVICE = "billing"

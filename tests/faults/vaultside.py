@@ -16,7 +16,7 @@ from uuid import UUID
 from cryptocore.clock import SystemClock
 from cryptocore.envelope import Owner
 from cryptocore.registry import Registry
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from streams.demo.identities import Identity
 from streams.demo.loopback import LOOPBACK
 from streams.demo.vault import VaultServer

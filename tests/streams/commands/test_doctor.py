@@ -10,9 +10,9 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from cryptocore.clock import SystemClock, rfc3339
-from cryptocore.spool_lock import SpoolLock, spool_path
-from cryptocore.store_engine import StoreOptions
-from cryptocore.store_migration import migrate
+from cryptocore.spool.lock import SpoolLock, spool_path
+from cryptocore.store.engine import StoreOptions
+from cryptocore.store.migration import migrate
 from cryptocore.testing import ManualClock
 from streams import topics
 from streams.commands.terminal import NOT_ALL_WELL
