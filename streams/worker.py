@@ -1,12 +1,8 @@
 """`keytrail worker`: puts registry, steps, index and deliveries together for the process that runs them."""
 
 import asyncio
-import logging
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-
-import structlog
 
 from alerts.delivery import Notifier, WebhookNotifier
 from alerts.delivery_apprise import AppriseNotifier
@@ -21,6 +17,7 @@ from streams.index.elastic import ElasticIndex
 from streams.pipeline import StepFactory, steps
 from streams.process import Application, work
 from streams.settings import Settings
+from streams.stderr import log_to_stderr
 
 
 def run(
@@ -100,22 +97,4 @@ def open_index(settings: Settings) -> ElasticIndex:
         replicas=settings.index_replicas,
         api_key=None if key is None else key.get_secret_value(),
         ca_certs=settings.elasticsearch_ca_file,
-    )
-
-
-def log_to_stderr(level: str) -> None:
-    """Log as JSON lines; libraries only what is a warning."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for talkative in ("elastic_transport", "httpx", "aiokafka", "faust", "mode"):
-        logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
