@@ -53,7 +53,7 @@ class Effects:
     """What a step asks its shell to do: nothing is done before the cut that holds it.
 
     Attributes:
-        revocations: how many it took, for the figures alone.
+        revocations: how many the step took, ever: for the figures alone.
     """
 
     __slots__ = ("documents", "out", "revocations")

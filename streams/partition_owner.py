@@ -48,10 +48,8 @@ class PartitionOwner:
         self._delivering = step if isinstance(step, DeliveringStep) else None
         self.now_ms = 0
         self.cuts = 0
-        self.rejections = 0
-        """Messages that this owner has put into the topic `rejected`."""
-        self.revocations = 0
-        """Revocations that its step has taken."""
+        self.rejections = self.revocations = 0
+        """Messages that this owner has put into the topic `rejected`, and revocations that its step has taken."""
         self.committed_s = monotonic()
         self.state = State()
         self._log = log
@@ -191,9 +189,7 @@ class PartitionOwner:
             self.rejections += topics.count(REJECTED)
             self._outs += effects.out
             effects.out = []
-        if effects.revocations:
-            self.revocations += effects.revocations
-            effects.revocations = 0
+        self.revocations = effects.revocations
         documents = effects.documents
         if documents:
             effects.documents = []
