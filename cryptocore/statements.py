@@ -58,6 +58,14 @@ class Latest:
     unbelieved: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """All revisions of every subject of a kind, oldest first, and the subjects that are not to be believed."""
+
+    found: tuple[list[Statement], ...]
+    unbelieved: tuple[str, ...]
+
+
 class Statements:
     """Statements of one kind.
 
@@ -110,15 +118,20 @@ class Statements:
 
     def all_latest(self, connection: Connection) -> Latest:
         """Read the last revision of every subject; one that is not to be believed does not hide the others."""
+        all_of = self.histories(connection)
+        return Latest(tuple(history[-1] for history in all_of.found), all_of.unbelieved)
+
+    def histories(self, connection: Connection) -> Histories:
+        """Read all revisions of every subject; one that is not to be believed does not hide the others."""
         query = _SELECT.where(STATEMENT.c.kind == self._kind).order_by(STATEMENT.c.subject, STATEMENT.c.revision)
         rows = connection.execute(query).mappings()
         found, unbelieved = [], []
         for subject, group in groupby(rows, key=lambda row: row["subject"]):
             try:
-                found.append(self._believed(list(group))[-1])
+                found.append(self._believed(list(group)))
             except RecordInvalid:
                 unbelieved.append(str(subject)[:64])
-        return Latest(tuple(found), tuple(unbelieved))
+        return Histories(tuple(found), tuple(unbelieved))
 
     def _believed(self, rows: Sequence[RowMapping]) -> list[Statement]:
         found: list[Statement] = []
