@@ -6,11 +6,11 @@ last revisions were cut off does not show: who owns the database could do that. 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select
@@ -23,9 +23,25 @@ from cryptocore.signing import SignatureInvalid, Signer, verify
 from cryptocore.statement_tables import STATEMENT
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 NO_PREVIOUS: Final = bytes(32)
 _HEAD: Final = struct.Struct(">16s16sQQ32s32s")
+
+
+class Asking(Protocol):
+    """Whoever can ask the key store's database: a core's parts, or a reader."""
+
+    @property
+    def registry(self) -> Registry:
+        """Whose signers are believed."""
+
+    async def ask(self, work: Callable[[Connection], T]) -> T:
+        """Do work in one transaction.
+
+        Raises:
+            KeyUnavailable: the database does not answer, or what it gives is not to be believed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +88,10 @@ class Statements:
     Args:
         kind: a word of up to 16 letters.
         registry: whose signers with the role `keys` are believed.
-        signer: signs what is appended; has that role.
+        signer: signs what is appended; has that role. Who only reads needs none.
     """
 
-    def __init__(self, kind: str, registry: Registry, signer: Signer) -> None:
+    def __init__(self, kind: str, registry: Registry, signer: Signer | None = None) -> None:
         self._kind = kind
         self._registry = registry
         self._signer = signer
@@ -84,6 +100,7 @@ class Statements:
         self, connection: Connection, subject: str, body: msgspec.Struct, *, before: Statement | None, now_ms: int
     ) -> Statement:
         """Write the next revision; the database refuses it when somebody else has written it meanwhile."""
+        assert self._signer is not None, "who only reads states nothing"
         revision = 1 if before is None else before.revision + 1
         stated_ms = now_ms if before is None else max(now_ms, before.stated_ms)
         raw = msgspec.json.encode(body)
