@@ -154,14 +154,14 @@ class AzureKeyWrapper:
             await client.close()
             if credential is not None:
                 await credential.close()
-        elif isinstance(self._transport, AsyncHttpTransport) and not self._is_parents:
+        elif self._transport is not None and not callable(self._transport) and not self._is_parents:
             await self._transport.close()
 
     def after_fork(self) -> None:
         """Leave the parent's connection to the parent, and a transport of the parent's making with it."""
         forking.keep(self._connected, self._transport)
         self._connected = None
-        self._is_parents = isinstance(self._transport, AsyncHttpTransport)
+        self._is_parents = self._transport is not None and not callable(self._transport)
 
     def _check_transport(self) -> None:
         """Refuse a transport whose sockets and event loop are another process's.

@@ -1,10 +1,12 @@
 """What the key store alone tells, to whoever only looks: no signer, no spool, no log, no vault."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Self, TypeVar
 
 from sqlalchemy import Connection
 
+from cryptocore import forking
 from cryptocore.audit import not_believed
 from cryptocore.errors import RecordInvalid
 from cryptocore.incidents import IncidentLooking
@@ -49,7 +51,7 @@ class StoreReader:
             KeyUnavailable: the database does not answer, or what it gives is not to be believed.
         """
         try:
-            return self._store.transaction(work)
+            return await asyncio.to_thread(forking.whole, self._store.transaction, work)
         except RecordInvalid as err:
             raise not_believed(f"{err.field}: {err.problem}").public() from None
 
