@@ -20,11 +20,11 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
 from cryptocore import forking
-from cryptocore.bare import BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
-from cryptocore.kek_vault import VaultAnswer
+from cryptocore.keks.vault import VaultAnswer
+from cryptocore.life.bare import BareWrap
 from cryptocore.vault_answers import STATUS_REASONS, Answer, failed, read_document, read_key, request_id, retry_after
 from cryptocore.wrapping import Unwrapped, VaultCallFailed, Wrapped
 
@@ -129,7 +129,7 @@ class AzureKeyWrapper:
     async def administer(
         self, method: str, path: str, body: dict[str, Any] | None, *, call_ids: tuple[str, ...]
     ) -> VaultAnswer:
-        """Ask for, or change, what the vault knows of keys; cryptocore/kek_vault.py says what there is to ask.
+        """Ask for, or change, what the vault knows of keys; cryptocore/keks/vault.py says what there is to ask.
 
         Args:
             method: of HTTP.

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Unpack
 
-from cryptocore.approvals import SignedApproval
 from cryptocore.audit import Refusal, Subject
-from cryptocore.certifying import Certifying
-from cryptocore.copies import UNDECLARED, Copies
 from cryptocore.core_keys import Told
 from cryptocore.core_work import WorkCare
-from cryptocore.destroying import Destroying
-from cryptocore.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction, Disbelieved
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Operation
 from cryptocore.keys import KeyReason
+from cryptocore.life.approvals import SignedApproval
+from cryptocore.life.certifying import Certifying
+from cryptocore.life.copies import UNDECLARED, Copies
+from cryptocore.life.destroying import Destroying
+from cryptocore.life.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction, Disbelieved
 
 
 class DestructionCare(WorkCare):

@@ -8,12 +8,12 @@ from sqlalchemy import Connection
 
 from cryptocore import forking
 from cryptocore.audit import not_believed
+from cryptocore.care.incidents import IncidentLooking
+from cryptocore.care.threat import ThreatLooking
 from cryptocore.errors import RecordInvalid
-from cryptocore.incidents import IncidentLooking
 from cryptocore.registry import Registry
-from cryptocore.store import KeyStore
-from cryptocore.threat import ThreatLooking
-from cryptocore.token_rows import Reach, TokenInfo, listed
+from cryptocore.store.key_store import KeyStore
+from cryptocore.tokens.rows import Reach, TokenInfo, listed
 
 T = TypeVar("T")
 

@@ -14,17 +14,17 @@ from cryptocore.batch import ID_SIZE, MAX_PARTITIONS
 from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
-from cryptocore.event_texts import SERVICE
-from cryptocore.kek_vault import NamedKek
+from cryptocore.keks.vault import NamedKek
 from cryptocore.keystate import KeyStateTopic
-from cryptocore.orphans import Orphans
+from cryptocore.lines.texts import SERVICE
+from cryptocore.lines.vocabulary import Durability
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
-from cryptocore.spool import Identity
+from cryptocore.spool.file import Identity
+from cryptocore.spool.orphans import Orphans
 from cryptocore.store_settings import StoreSettings, Variables
 from cryptocore.throttle import BURST, RATE_PER_S, RESERVE, VaultBudget
-from cryptocore.vocabulary import Durability
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore

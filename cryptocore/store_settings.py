@@ -8,8 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.errors import ConfigurationError
 from cryptocore.registry import Registry
-from cryptocore.store import KeyStore
-from cryptocore.store_engine import StoreOptions
+from cryptocore.store.engine import StoreOptions
+from cryptocore.store.key_store import KeyStore
 
 
 class Variables(BaseSettings):

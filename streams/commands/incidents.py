@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryptocore.terms import IncidentKind, Terms
+from cryptocore.care.terms import IncidentKind, Terms
 from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers, look
 from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table, said_ms
 
 if TYPE_CHECKING:
-    from cryptocore.incident_facts import Incident
+    from cryptocore.care.incident_facts import Incident
     from cryptocore.reading import StoreReader
+
+if TYPE_CHECKING:
+    from cryptocore.care.incident_facts import Incident
 
 incidents = typer.Typer(help="Incidents and what they owe (docs/incidents.md).", no_args_is_help=True)
 
@@ -125,7 +128,7 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Add a revision that says something anew; lists grow."""
-    from cryptocore.incident_facts import Change
+    from cryptocore.care.incident_facts import Change
 
     a_person(actor)
     change = Change(

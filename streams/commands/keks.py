@@ -27,9 +27,9 @@ from streams.commands.terminal import NOT_ALL_WELL, console, fail
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-    from cryptocore.kek_ends import KekEnds
-    from cryptocore.kek_looking import Kek
-    from cryptocore.keks import Giving
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.keks.life import Giving
+    from cryptocore.keks.looking import Kek
 
 keks = typer.Typer(help="KEKs, in their vault (docs/keys.md).", no_args_is_help=True)
 keks.command("list")(keks_look.list_)
@@ -192,7 +192,7 @@ def _giving(  # noqa: PLR0917 - what the command line says
     verb: str, kek: str, version: str | None, copies: Path | None, accept_loss: Path | None, approvals: list[Path]
 ) -> "Giving":
     """Read what allows an act; where a loss is to be accepted and not written down yet, write it and end."""
-    from cryptocore.keks import Giving
+    from cryptocore.keks.life import Giving
 
     declared, signed = copies_of(copies), approving.read(approvals)
     if accept_loss is not None and not accept_loss.exists():

@@ -13,11 +13,11 @@ from streams.commands.owners import cell, print_rows
 from streams.commands.terminal import NOT_ALL_WELL, console, print_json, print_table
 
 if TYPE_CHECKING:
+    from cryptocore.care.impact import BlastRadius
     from cryptocore.core import CryptoCore
-    from cryptocore.impact import BlastRadius
-    from cryptocore.kek_dependence import Dependence
-    from cryptocore.kek_ends import KekEnds
-    from cryptocore.kek_looking import Kek
+    from cryptocore.keks.dependence import Dependence
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.keks.looking import Kek
 
 Alias = Annotated[str, typer.Argument(help="The KEK, by its alias.", metavar="KEK")]
 

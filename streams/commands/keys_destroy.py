@@ -25,10 +25,10 @@ from streams.commands.owners import print_rows
 from streams.commands.terminal import SOME_REJECTED, complaint, console, fail, now_ms, print_json
 
 if TYPE_CHECKING:
-    from cryptocore.copies import Copies
     from cryptocore.core import CryptoCore
-    from cryptocore.destruction import Destruction, Disbelieved
-    from cryptocore.kek_ends import KekEnds
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.life.copies import Copies
+    from cryptocore.life.destruction import Destruction, Disbelieved
 
 destroy = typer.Typer(help="Destroy key versions: request, restore, finish, certificate.", no_args_is_help=True)
 
@@ -130,7 +130,7 @@ def certificate(
     as_json: Json = False,
 ) -> None:
     """Issue the certificate of a destruction, a minute after it; again when more is known."""
-    from cryptocore.destruction import read_certificate
+    from cryptocore.life.destruction import read_certificate
 
     declared, when = copies_of(copies), dict(map(_purge, purged))
     if out.exists():
@@ -165,7 +165,7 @@ def certificate(
 
 def copies_of(file: Path | None) -> "Copies":
     """Read the declared copies, or end with what is wrong; none are declared where no file is named."""
-    from cryptocore.copies import UNDECLARED, Copies, CopiesInvalid
+    from cryptocore.life.copies import UNDECLARED, Copies, CopiesInvalid
 
     if file is None:
         return UNDECLARED

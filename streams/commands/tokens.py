@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptocore.core import CryptoCore
-    from cryptocore.token_rows import Reach, TokenInfo
+    from cryptocore.tokens.rows import Reach, TokenInfo
 
 tokens = typer.Typer(help="Tokens kept for tenants (docs/tokens.md).", no_args_is_help=True)
 
@@ -123,7 +123,7 @@ def _reach(
 ) -> "Reach":
     from cryptocore.core_keys import raw_key_id
     from cryptocore.envelope import Owner
-    from cryptocore.token_rows import Reach
+    from cryptocore.tokens.rows import Reach
 
     if secret is not None and (tenant is not None or integration is not None):
         raise fail("either --secret, or --tenant and --integration")
@@ -151,8 +151,8 @@ _COLUMNS = (
 
 
 def _shown(info: "TokenInfo") -> dict[str, Any]:
+    from cryptocore.care.compromise import owner_name
     from cryptocore.clock import rfc3339_ms
-    from cryptocore.compromise import owner_name
 
     shown: dict[str, Any] = {
         "owner": owner_name(info.owner),

@@ -9,19 +9,20 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from cryptocore import approval_desk, testing
-from cryptocore.approvals import Action, Approval, sign_approval
+from cryptocore import testing
 from cryptocore.audit import Refusal
-from cryptocore.bare import PADDINGS, BareWrap
-from cryptocore.copies import Copies, CopiesInvalid
-from cryptocore.destruction import REQUEST, DestructionInvalid, certificate_text, read_certificate, sign
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
-from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.rotation_tables import DESTRUCTION
-from cryptocore.store import StoreConflict
+from cryptocore.life import approval_desk
+from cryptocore.life.approvals import Action, Approval, sign_approval
+from cryptocore.life.bare import PADDINGS, BareWrap
+from cryptocore.life.copies import Copies, CopiesInvalid
+from cryptocore.life.destruction import REQUEST, DestructionInvalid, certificate_text, read_certificate, sign
+from cryptocore.life.importing import BareDek
+from cryptocore.store.key_store import StoreConflict
+from cryptocore.store.rotation_tables import DESTRUCTION
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import ADA, ADA_AGAIN, APPROVERS, BEN, approval, both
 

@@ -9,10 +9,13 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing
-from cryptocore.approvals import Action, SignedApproval
+from cryptocore.care.impact import ServiceUse
+from cryptocore.care.incident_facts import Change, Notification, Owed
+from cryptocore.care.overdue import OverdueKind
+from cryptocore.care.statements import Statements
+from cryptocore.care.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
-from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.errors import (
     AccessDenied,
@@ -22,15 +25,12 @@ from cryptocore.errors import (
     TermsInvalid,
 )
 from cryptocore.events import AuditEvent, Operation, Reason, decode_line
-from cryptocore.impact import ServiceUse
-from cryptocore.incident_facts import Change, Notification, Owed
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.overdue import OverdueKind
+from cryptocore.life.approvals import Action, SignedApproval
+from cryptocore.life.destruction import read_certificate
 from cryptocore.signing import Signer
-from cryptocore.statement_tables import STATEMENT
-from cryptocore.statements import Statements
-from cryptocore.store import KeyStore
-from cryptocore.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
+from cryptocore.store.key_store import KeyStore
+from cryptocore.store.statement_tables import STATEMENT
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, approval
 from tests.cryptocore.stores import Database, postgres_database, sqlite_database

@@ -9,19 +9,19 @@ import pytest
 from msgspec import Struct
 from sqlalchemy import select
 
-from cryptocore import kek_acting
-from cryptocore.approvals import Action
 from cryptocore.audit import Refusal
+from cryptocore.care.statements import Statements
 from cryptocore.core import CryptoCore
 from cryptocore.errors import ConfigurationError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Phase, kek_key_id
-from cryptocore.kek_ends import KIND, LEEWAY_MS, Ends, KekEnd, KekEnds, KekSight, Sight, agreed
-from cryptocore.keks import Giving
+from cryptocore.keks import acting
+from cryptocore.keks.ends import KIND, LEEWAY_MS, Ends, KekEnd, KekEnds, KekSight, Sight, agreed
+from cryptocore.keks.life import Giving
+from cryptocore.life.approvals import Action
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.statement_tables import STATEMENT
-from cryptocore.statements import Statements
-from cryptocore.store import database_ms
+from cryptocore.store.key_store import database_ms
+from cryptocore.store.statement_tables import STATEMENT
 from tests.cryptocore.vaulted import HOST, NO_COPIES, Vaulted, vaulted
 
 OLD, NEW = "old-kek", "new-kek"
@@ -88,7 +88,7 @@ async def test_of_a_kek_that_was_deleted_elsewhere_only_the_version_that_the_vau
 async def test_a_vault_that_still_shows_what_it_purged_is_looked_at_again_by_the_same_call(
     world: Vaulted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kek_acting, "LOOKS_S", (0.0, 0.0))
+    monkeypatch.setattr(acting, "LOOKS_S", (0.0, 0.0))
     keys = world.server.vault(HOST).keys
     late: list[str] = []
     async with world.core(NEW, OLD) as core:
@@ -113,7 +113,7 @@ async def test_a_vault_that_still_shows_what_it_purged_is_looked_at_again_by_the
 async def test_a_kek_that_was_made_anew_meanwhile_is_not_taken_for_the_one_that_was_purged(
     world: Vaulted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kek_acting, "LOOKS_S", (0.0,))
+    monkeypatch.setattr(acting, "LOOKS_S", (0.0,))
     keys = world.server.vault(HOST).keys
     async with world.core(NEW, OLD) as core:
         await deleted(world, core)

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alerts.thresholds import MINUTE_MS, Limits
+from alerts.thresholds import MINUTE_MS
 from cryptocore.registry import Registry
 from streams.index.port import EventIndex
 from streams.memory import MemoryShell
 from streams.messages import REJECTED, Message
 from streams.pipeline import steps
 from streams.state import Kind, decode
+from tests.faults.worker import LIMITS
 
 EARLIEST_MS, LATEST_MS = 1_500_000_000_000, 2_500_000_000_000
 
@@ -24,6 +25,7 @@ PACE = {
     "owed",
     "notified_count",
     "duplicates",
+    "instances",  # processes that were live when a use was judged: one begins or ends about then
 }
 """Fields that tell of the pace of a run, not of its input."""
 
@@ -32,7 +34,7 @@ class Calm:
     """Everything in the order in which the log took it, a tick each second, no fault."""
 
     def __init__(self, registry: Registry, index: EventIndex, partitions: Mapping[str, int]) -> None:
-        self._shell = MemoryShell(steps=steps(registry, Limits()), partitions=partitions, index=index)
+        self._shell = MemoryShell(steps=steps(registry, LIMITS), partitions=partitions, index=index)
         self._now_ms = 0
 
     async def live(self, messages: Sequence[Message], end_ms: int) -> dict[tuple[str, int], dict[bytes, bytes]]:

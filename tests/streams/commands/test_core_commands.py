@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cryptocore import terms, testing
+from cryptocore import testing
+from cryptocore.care import terms
 from cryptocore.context import acting
 from cryptocore.development import make_registry
 from cryptocore.envelope import Owner
 from cryptocore.events import AuditEvent, Operation, decode_line
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore, database_ms
+from cryptocore.store.key_store import KeyStore, database_ms
 from cryptocore.testing import CoreUnderTest
 from streams.cli import app
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE

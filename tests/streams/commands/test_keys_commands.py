@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from alerts.thresholds import Limits
-from cryptocore import certifying, destroying, destruction_marks, settings
+from cryptocore import settings
 from cryptocore.batch import Seal
 from cryptocore.core import CryptoCore
-from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.events import Operation, Outcome
-from cryptocore.store import database_ms
+from cryptocore.life import certifying, destroying, destruction_marks
+from cryptocore.life.destruction import read_certificate
+from cryptocore.store.key_store import database_ms
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
 from streams.index.embedded import EmbeddedIndex
 from streams.memory import MemoryShell
