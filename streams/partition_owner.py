@@ -50,6 +50,8 @@ class PartitionOwner:
         self.cuts = 0
         self.rejections = 0
         """Messages that this owner has put into the topic `rejected`."""
+        self.revocations = 0
+        """Revocations that its step has taken."""
         self.committed_s = monotonic()
         self.state = State()
         self._log = log
@@ -189,6 +191,9 @@ class PartitionOwner:
             self.rejections += topics.count(REJECTED)
             self._outs += effects.out
             effects.out = []
+        if effects.revocations:
+            self.revocations += effects.revocations
+            effects.revocations = 0
         documents = effects.documents
         if documents:
             effects.documents = []
