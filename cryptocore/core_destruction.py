@@ -85,11 +85,13 @@ class DestructionCare(WorkCare):
         Args:
             destruction_id: as `request_destruction` gave it.
             copies: of the key store, as declared and reviewed.
-            kek_purges: when KEK versions were purged, by alias and version, in milliseconds since 1970. They tell
-                nothing of an imported DEK, which other software had wrapped before.
+            kek_purges: when KEK versions were purged elsewhere, by alias and version, in milliseconds since 1970; what
+                `keks.purge` saw is known (`keks.ends`) and counts before it. Purges tell nothing of an imported DEK,
+                which other software had wrapped before.
 
         Raises:
-            InvalidTransition: there is none, not all is overwritten yet, or a KEK is still to be purged.
+            InvalidTransition: there is none, not all is overwritten yet, or a KEK is still to be purged, or was not
+                purged at the time that is named, by what was seen.
             KeyUnavailable: an instance may still use what it remembers (try again), or the store is not to be believed.
         """
         try:

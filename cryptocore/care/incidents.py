@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from cryptocore.audit import Subject
 from cryptocore.care.incident_facts import Change, Facts, Incident, Notification, changed, check, merged
-from cryptocore.care.statements import Statement, Statements
+from cryptocore.care.statements import Asking, Statement, Statements
 from cryptocore.care.terms import DAY_MS, HOUR_MS, IncidentKind, Terms
 from cryptocore.errors import AccessDenied, InvalidTransition
+from cryptocore.signing import Signer
 from cryptocore.store.key_store import database_ms
 
 if TYPE_CHECKING:
@@ -23,17 +24,55 @@ if TYPE_CHECKING:
 KIND: Final = "incident"
 
 
-class Incidents:
-    """Incidents of one store.
+class IncidentLooking:
+    """Incidents of one store, to look at."""
+
+    def __init__(self, asking: Asking, signer: Signer | None = None) -> None:
+        self._asking = asking
+        self._statements = Statements(KIND, asking.registry, signer)
+
+    async def get(self, ident: str) -> Incident:
+        """Read an incident as it stands.
+
+        Raises:
+            AccessDenied: there is none of this id.
+            KeyUnavailable: the store does not answer, or is not to be believed.
+        """
+        return (await self.history(ident))[-1]
+
+    async def history(self, ident: str) -> list[Incident]:
+        """Read all revisions of an incident, oldest first; raises as `get`."""
+        found = await self._asking.ask(lambda connection: self._statements.history(connection, ident))
+        if not found:
+            raise AccessDenied(f"there is no incident {ident}")
+        return [_incident(one) for one in found]
+
+    async def all(self, *, closed: bool = False) -> list[Incident]:
+        """List the open incidents that are to be believed, with `closed` all of them, the newest first."""
+        latest = await self._asking.ask(self._statements.all_latest)
+        chosen = [one for one in map(_incident, latest.found) if closed or one.facts.closed_ms is None]
+        return sorted(chosen, key=lambda one: one.facts.detected_ms, reverse=True)
+
+    async def unbelieved(self) -> tuple[str, ...]:
+        """List incidents of which somebody else wrote, changed or took away a revision."""
+        return (await self._asking.ask(self._statements.all_latest)).unbelieved
+
+    async def database_ms(self) -> int:
+        """Ask for the time that due dates are judged by."""
+        return await self._asking.ask(database_ms)
+
+
+class Incidents(IncidentLooking):
+    """Incidents of one store, to look at and to keep.
 
     Args:
         terms: what is due when.
     """
 
     def __init__(self, parts: "Parts", terms: Terms | None = None) -> None:
+        super().__init__(parts, parts.signer)
         self._parts = parts
         self._terms = terms or Terms.load()
-        self._statements = Statements(KIND, parts.registry, parts.signer)
 
     async def open(
         self,
@@ -82,32 +121,6 @@ class Incidents:
 
         return await self._parts.acts.in_database(self._parts.ask(write))
 
-    async def get(self, ident: str) -> Incident:
-        """Read an incident as it stands.
-
-        Raises:
-            AccessDenied: there is none of this id.
-            KeyUnavailable: the store does not answer, or is not to be believed.
-        """
-        return (await self.history(ident))[-1]
-
-    async def history(self, ident: str) -> list[Incident]:
-        """Read all revisions of an incident, oldest first; raises as `get`."""
-        found = await self._parts.ask(lambda connection: self._statements.history(connection, ident))
-        if not found:
-            raise AccessDenied(f"there is no incident {ident}")
-        return [_incident(one) for one in found]
-
-    async def all(self, *, closed: bool = False) -> list[Incident]:
-        """List the open incidents that are to be believed, with `closed` all of them, the newest first."""
-        latest = await self._parts.ask(self._statements.all_latest)
-        chosen = [one for one in map(_incident, latest.found) if closed or one.facts.closed_ms is None]
-        return sorted(chosen, key=lambda one: one.facts.detected_ms, reverse=True)
-
-    async def unbelieved(self) -> tuple[str, ...]:
-        """List incidents of which somebody else wrote, changed or took away a revision."""
-        return (await self._parts.ask(self._statements.all_latest)).unbelieved
-
     async def update(
         self, ident: str, change: Change, *, actor: str | None = None, purpose: str | None = None
     ) -> Incident:
@@ -139,10 +152,6 @@ class Incidents:
             return msgspec.structs.replace(before.facts, closed_ms=now_ms, by=subject.actor, note=note)
 
         return await self._revise(ident, closed)
-
-    async def database_ms(self) -> int:
-        """Ask for the time that due dates are judged by."""
-        return await self._parts.ask(database_ms)
 
     async def _revise(self, ident: str, change: Callable[[Incident, int], Facts]) -> Incident:
         def write(connection: Connection) -> Incident:

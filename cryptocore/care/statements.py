@@ -6,11 +6,11 @@ last revisions were cut off does not show: who owns the database could do that. 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select
@@ -23,9 +23,25 @@ from cryptocore.signing import SignatureInvalid, Signer, verify
 from cryptocore.store.statement_tables import STATEMENT
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 NO_PREVIOUS: Final = bytes(32)
 _HEAD: Final = struct.Struct(">16s16sQQ32s32s")
+
+
+class Asking(Protocol):
+    """Whoever can ask the key store's database: a core's parts, or a reader."""
+
+    @property
+    def registry(self) -> Registry:
+        """Whose signers are believed."""
+
+    async def ask(self, work: Callable[[Connection], T]) -> T:
+        """Do work in one transaction.
+
+        Raises:
+            KeyUnavailable: the database does not answer, or what it gives is not to be believed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +74,24 @@ class Latest:
     unbelieved: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """All revisions of every subject of a kind, oldest first, and the subjects that are not to be believed."""
+
+    found: tuple[list[Statement], ...]
+    unbelieved: tuple[str, ...]
+
+
 class Statements:
     """Statements of one kind.
 
     Args:
         kind: a word of up to 16 letters.
         registry: whose signers with the role `keys` are believed.
-        signer: signs what is appended; has that role.
+        signer: signs what is appended; has that role. Who only reads needs none.
     """
 
-    def __init__(self, kind: str, registry: Registry, signer: Signer) -> None:
+    def __init__(self, kind: str, registry: Registry, signer: Signer | None = None) -> None:
         self._kind = kind
         self._registry = registry
         self._signer = signer
@@ -76,6 +100,7 @@ class Statements:
         self, connection: Connection, subject: str, body: msgspec.Struct, *, before: Statement | None, now_ms: int
     ) -> Statement:
         """Write the next revision; the database refuses it when somebody else has written it meanwhile."""
+        assert self._signer is not None, "who only reads states nothing"
         revision = 1 if before is None else before.revision + 1
         stated_ms = now_ms if before is None else max(now_ms, before.stated_ms)
         raw = msgspec.json.encode(body)
@@ -110,15 +135,20 @@ class Statements:
 
     def all_latest(self, connection: Connection) -> Latest:
         """Read the last revision of every subject; one that is not to be believed does not hide the others."""
+        all_of = self.histories(connection)
+        return Latest(tuple(history[-1] for history in all_of.found), all_of.unbelieved)
+
+    def histories(self, connection: Connection) -> Histories:
+        """Read all revisions of every subject; one that is not to be believed does not hide the others."""
         query = _SELECT.where(STATEMENT.c.kind == self._kind).order_by(STATEMENT.c.subject, STATEMENT.c.revision)
         rows = connection.execute(query).mappings()
         found, unbelieved = [], []
         for subject, group in groupby(rows, key=lambda row: row["subject"]):
             try:
-                found.append(self._believed(list(group))[-1])
+                found.append(self._believed(list(group)))
             except RecordInvalid:
                 unbelieved.append(str(subject)[:64])
-        return Latest(tuple(found), tuple(unbelieved))
+        return Histories(tuple(found), tuple(unbelieved))
 
     def _believed(self, rows: Sequence[RowMapping]) -> list[Statement]:
         found: list[Statement] = []

@@ -10,10 +10,11 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from cryptocore.audit import Subject
-from cryptocore.care.statements import Statement, Statements
+from cryptocore.care.statements import Asking, Statement, Statements
 from cryptocore.care.terms import DAY_MS, ThreatLevel
 from cryptocore.errors import ConfigurationError
 from cryptocore.lines.texts import is_note
+from cryptocore.signing import Signer
 from cryptocore.store.key_store import database_ms
 
 if TYPE_CHECKING:
@@ -50,12 +51,32 @@ class _Level(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     until_ms: int | None = None
 
 
-class Threats:
-    """The threat level of one store's deployment."""
+class ThreatLooking:
+    """The threat level of one store's deployment, to look at."""
+
+    def __init__(self, asking: Asking, signer: Signer | None = None) -> None:
+        self._asking = asking
+        self._statements = Statements(KIND, asking.registry, signer)
+
+    async def now(self) -> Threat:
+        """Read the level that counts, by the database's time.
+
+        Raises:
+            KeyUnavailable: the store does not answer, or is not to be believed.
+        """
+
+        def read(connection: Connection) -> Threat:
+            return _threat(self._statements.latest(connection, _SUBJECT), database_ms(connection))
+
+        return await self._asking.ask(read)
+
+
+class Threats(ThreatLooking):
+    """The threat level, to look at and to set."""
 
     def __init__(self, parts: "Parts") -> None:
+        super().__init__(parts, parts.signer)
         self._parts = parts
-        self._statements = Statements(KIND, parts.registry, parts.signer)
 
     async def set(
         self,
@@ -92,18 +113,6 @@ class Threats:
             return _threat(self._statements.append(connection, _SUBJECT, body, before=before, now_ms=now_ms), now_ms)
 
         return await self._parts.acts.in_database(self._parts.ask(write))
-
-    async def now(self) -> Threat:
-        """Read the level that counts, by the database's time.
-
-        Raises:
-            KeyUnavailable: the store does not answer, or is not to be believed.
-        """
-
-        def read(connection: Connection) -> Threat:
-            return _threat(self._statements.latest(connection, _SUBJECT), database_ms(connection))
-
-        return await self._parts.ask(read)
 
 
 def _threat(found: Statement | None, now_ms: int) -> Threat:

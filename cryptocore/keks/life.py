@@ -159,9 +159,11 @@ class Keks(KekActing):
         told, given = Told.of(actor, purpose, note), giving or Giving()
 
         async def work(vault: KekVault) -> VaultAnswer:
-            await self._present(vault, alias)
+            self._parts.lifecycle.revisions.check_signer()
+            state = await self._present(vault, alias)
             self._not_for_new_keys(alias)
             await self._let_go(vault, alias, None, "delete", giving=given)
+            await self._list_before(vault, state, told)
             return await self._call(Operation.DESTROY, vault, told, ("DELETE", f"keys/{vault.name}", None))
 
         return await self._act(Operation.DESTROY, alias, told, work)
@@ -175,14 +177,21 @@ class Keks(KekActing):
         purpose: str | None = None,
         note: str | None = None,
     ) -> Kek:
-        """Purge a deleted KEK, for good: two people approve it (`purge_statement`). Errors as `disable`."""
+        """Purge a deleted KEK, for good: two people approve it (`purge_statement`). Errors as `disable`.
+
+        That it is gone is stated for certificates of destruction (`ends`). Call again when that could not be done.
+        """
         told = Told.of(actor, purpose, note)
 
-        async def work(vault: KekVault) -> VaultAnswer:
+        async def work(vault: KekVault) -> None:
+            self._parts.lifecycle.revisions.check_signer()
+            if await self._is_taken(vault):
+                await self._see_gone(vault, told)
+                return
             state = await self._deleted(vault, alias)
             self._not_for_new_keys(alias)
             await self._let_go(vault, alias, None, "purge", giving=giving, deleted_ms=state.deleted_ms)
-            return await self._call(Operation.DESTROY, vault, told, ("DELETE", f"deletedkeys/{vault.name}", None))
+            await self._purge(vault, state, told)
 
         return await self._act(Operation.DESTROY, alias, told, work)
 

@@ -9,6 +9,7 @@ from cryptocore.audit import Refusal, no_arrow
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import KeyRef, Reason, kek_key_id
 from cryptocore.keks.dependence import Dependence, dependence
+from cryptocore.keks.ends import Ends, KekEnds
 from cryptocore.keks.vault import (
     KekPresence,
     KekState,
@@ -85,6 +86,17 @@ class KekLooking:
         self.wrapper(alias)
         now_ms = await self._parts.ask(database_ms)
         return await dependence(self._parts, alias, version, copies, now_ms=now_ms)
+
+    async def ends(self) -> KekEnds:
+        """Say what keytrail saw of the ends of KEK versions, those of other configurations too.
+
+        Raises:
+            KeyUnavailable: the store does not answer.
+        """
+        try:
+            return await Ends(self._parts).all()
+        except Refusal as refusal:
+            raise refusal.public() from None
 
     def wrapper(self, alias: str) -> KeyWrapper:
         """Find the KEK of an alias.

@@ -9,6 +9,7 @@ from cryptocore.audit import Refusal, no_arrow
 from cryptocore.clock import rfc3339_ms
 from cryptocore.errors import KeyUnavailable, RecordInvalid
 from cryptocore.events import Outcome, Reason
+from cryptocore.keks.ends import LEEWAY_MS, Ends, agreed
 from cryptocore.keys import KeyState
 from cryptocore.life import destruction
 from cryptocore.life.copies import Copies
@@ -51,6 +52,7 @@ class Certifying:
         now_ms = await parts.keyring.run(parts.store.transaction, database_ms)
         if any(purged_ms > now_ms for purged_ms in purged.values()):
             raise no_arrow("a KEK version counts as purged once it is, not when that is planned")
+        purged = agreed(purged, (await Ends(parts).all()).known)
         if now_ms < overwritten_ms:
             raise Refusal(
                 Outcome.FAILED,
@@ -62,6 +64,7 @@ class Certifying:
         items, last_ms = [], [overwritten_ms]
         for item, version in zip(found.request.items, versions, strict=True):
             history = await self._history(version)
+            _check_wraps(history, purged)
             keks = destruction.keks_of(history)
             known = {} if _is_imported(history) else purged  # no record says which KEK had wrapped it before
             gone_ms = destruction.unrecoverable_ms(overwritten_ms, copies, keks, known)
@@ -112,6 +115,19 @@ class Certifying:
 def _is_imported(history: Sequence[KeyRecord]) -> bool:
     """Say whether the DEK came from other software: only its version is superseded from its beginning."""
     return history[0].superseded_by != 0
+
+
+def _check_wraps(history: Sequence[KeyRecord], purged: Mapping[Kek, int]) -> None:
+    """Refuse a purge before a DEK was wrapped under that KEK version."""
+    first: dict[Kek, KeyRecord] = {}
+    for record in history:
+        first.setdefault((record.kek_alias, record.kek_version), record)
+    for kek, record in first.items():
+        if kek in purged and record.changed_at_ms > purged[kek] + LEEWAY_MS:
+            raise no_arrow(
+                f"{kek[0]}/{kek[1]} was not gone at {rfc3339_ms(purged[kek])}: "
+                f"{record.key_id.hex()}/{record.key_version} was wrapped under it at {rfc3339_ms(record.changed_at_ms)}"
+            )
 
 
 def _is_tombstone(version: KeyVersion) -> bool:

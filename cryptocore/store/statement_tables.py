@@ -1,4 +1,4 @@
-"""The table of what people state: labels of keys, the threat level, incidents. Revisions are appended only."""
+"""The table of what people state: labels of keys, the threat level, incidents, ends of KEKs. Append-only."""
 
 from typing import Final
 

@@ -144,6 +144,12 @@ def tombstones(connection: Connection, reach: Reach, *, limit: int) -> list[Toke
     return _readable(connection.execute(query.limit(limit)).mappings())
 
 
+def listed(connection: Connection, reach: Reach | None, *, ended: bool, limit: int) -> list[TokenInfo]:
+    """List tokens, or tombstones with `ended`; without a reach all of them."""
+    find = tombstones if ended else live
+    return [row.info for row in find(connection, reach or Reach(), limit=limit)]
+
+
 def latest(connection: Connection, owner: Owner, token_id: str) -> TokenRow | None:
     """Read the last generation of a token; None when there never was one."""
     query = _of(Reach(owner=owner, token_id=token_id)).order_by(None).order_by(TOKEN.c.generation.desc()).limit(1)

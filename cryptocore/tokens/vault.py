@@ -250,9 +250,7 @@ class TokenVault:
         Raises:
             KeyUnavailable: the database does not answer.
         """
-        find = token_rows.tombstones if ended else token_rows.live
-        rows = await self._parts.ask(lambda connection: find(connection, reach or Reach(), limit=limit))
-        return [row.info for row in rows]
+        return await self._parts.ask(lambda connection: token_rows.listed(connection, reach, ended=ended, limit=limit))
 
     # --- behind it -------------------------------------------------------------------------------------------------
 

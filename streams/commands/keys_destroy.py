@@ -22,10 +22,11 @@ from streams.commands.core import (
     told,
 )
 from streams.commands.owners import print_rows
-from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, print_json
+from streams.commands.terminal import SOME_REJECTED, complaint, console, fail, now_ms, print_json
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
+    from cryptocore.keks.ends import KekEnds
     from cryptocore.life.copies import Copies
     from cryptocore.life.destruction import Destruction, Disbelieved
 
@@ -121,7 +122,10 @@ def certificate(
     out: Annotated[Path, typer.Option(help="A new file for the certificate.")],
     copies: CopiesFile = None,
     purged: Annotated[
-        list[str], typer.Option(help="When a KEK version was purged: ALIAS/VERSION=TIME. Repeatable.")
+        list[str],
+        typer.Option(
+            help="When a KEK version was purged elsewhere than by `keks purge`: ALIAS/VERSION=TIME. Repeatable."
+        ),
     ] = [],  # noqa: B006 - typer's way to say "none"
     as_json: Json = False,
 ) -> None:
@@ -132,17 +136,19 @@ def certificate(
     if out.exists():
         raise fail(f"{out} is there already; nothing was written")
 
-    async def work(core: "CryptoCore") -> tuple[bytes, Any]:
+    async def work(core: "CryptoCore") -> "tuple[bytes, Any, KekEnds]":
         found = await core.certify_destruction(ident, copies=declared, kek_purges=when)
         assert found.certificate is not None
-        return found.certificate, read_certificate(found.certificate, core.parts.registry)
+        return found.certificate, read_certificate(found.certificate, core.parts.registry), await core.keks.ends()
 
     with core_answers():
-        text, read = ask(work)
+        text, read, ends = ask(work)
+    tell_unbelieved(ends)
     approving.write_new(out, text)
     shown = {
         "file": str(out),
         "keys": [f"{item.key_id}/{item.version}" for item in read.items],
+        "purged": {f"{kek.alias}/{kek.version}": kek.purged_at for item in read.items for kek in item.keks},
         "overwritten_at": read.overwritten_at,
         "unrecoverable_after": read.unrecoverable_after,
     }
@@ -150,6 +156,9 @@ def certificate(
         print_json(shown)
         return
     console.print(f"{out}: certificate of {', '.join(shown['keys'])}", markup=False, soft_wrap=True)
+    for kek, purged_at in shown["purged"].items():
+        ended = f"gone by {purged_at}" if purged_at else "not known to be purged"
+        console.print(f"{kek} {ended}", markup=False, soft_wrap=True)
     console.print(f"overwritten          {read.overwritten_at}", markup=False)
     console.print(f"unrecoverable after  {read.unrecoverable_after}", markup=False)
 
@@ -164,6 +173,15 @@ def copies_of(file: Path | None) -> "Copies":
         return Copies.load(file)
     except CopiesInvalid as problem:
         raise fail(str(problem) if problem.field == "file" else f"{file}: {problem}") from None
+
+
+def tell_unbelieved(ends: "KekEnds") -> None:
+    """Name the KEKs of whose end nothing is shown, since somebody else wrote of it."""
+    for one in ends.unbelieved:
+        said = (
+            f"keytrail: what was seen of the KEK {one} does not count: somebody else wrote, changed or took away some"
+        )
+        complaint.print(said, style="red", markup=False, soft_wrap=True)
 
 
 def _purge(text: str) -> tuple[tuple[str, str], int]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryptocore.care.terms import ThreatLevel
-from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, ask, core_answers
+from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, ask, core_answers, look
 from streams.commands.moments import coming_ms
 from streams.commands.terminal import console, fail, now_ms, print_json
 
@@ -42,7 +42,7 @@ def show(
 ) -> None:
     """Show the level that counts now, and who set it last."""
     with core_answers():
-        found = ask(lambda core: core.threats.now())
+        found = look(lambda store: store.threats.now())
     _print(found, as_json=as_json)
 
 

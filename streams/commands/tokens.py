@@ -18,6 +18,7 @@ from streams.commands.core import (
     ask,
     confirm,
     core_answers,
+    look,
 )
 from streams.commands.terminal import console, fail, print_json, print_table
 
@@ -52,7 +53,7 @@ def list_(
     """List tokens, never their values."""
     with core_answers():
         reach = _reach(tenant, integration, secret, key, token)
-        found = ask(lambda core: core.tokens.tokens(reach, ended=ended, limit=limit))
+        found = look(lambda store: store.tokens(reach, ended=ended, limit=limit))
     _print(found, as_json=as_json)
 
 

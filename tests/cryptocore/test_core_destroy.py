@@ -402,6 +402,17 @@ async def test_a_certificate_whose_approvals_were_made_up_is_not_believed(core: 
     assert read_certificate(certificate_text(true, signer), core.registry) == true
 
 
+async def test_a_kek_version_was_not_gone_before_a_dek_was_wrapped_under_it(core: CoreUnderTest) -> None:
+    before_ms = core.clock.now_us() // 1000
+    core.clock.advance(DAY_S)
+    _, asked = await cooled(core)
+    await core.destroy(asked, **ADMIN)
+    core.clock.advance(60)
+
+    with pytest.raises(InvalidTransition, match=rf"{testing.ALIAS}/1 was not gone at .*/1 was wrapped under it at"):
+        await core.certify_destruction(asked, kek_purges={(testing.ALIAS, "1"): before_ms})
+
+
 async def test_a_purge_says_nothing_of_an_imported_dek_which_another_kek_may_have_wrapped(core: CoreUnderTest) -> None:
     public = core.wrapper._keys["1"].public_key()
     bare = BareDek(public.encrypt(os.urandom(32), PADDINGS[BareWrap.RSA_OAEP]), testing.ALIAS, "1")

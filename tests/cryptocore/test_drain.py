@@ -159,7 +159,7 @@ def test_the_command_says_which_log_does_not_answer_and_leaves_the_spool(
     [
         ("SIGNER_FILE", "", "KEYTRAIL_CORE_SIGNER_FILE"),
         ("SPOOL_DIR", "nowhere", "is no folder"),
-        ("SERVICE", "shop", "no signer"),
+        ("SERVICE", "shop", "is registered for billing, not for shop"),
         ("REGISTRY_FILE", "nowhere", "nowhere"),
     ],
 )

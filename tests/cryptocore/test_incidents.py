@@ -114,7 +114,7 @@ def test_a_raised_threat_level_shortens_every_cryptoperiod() -> None:
     ],
 )
 def test_terms_that_leave_something_open_are_refused(before: str, after: str, field: str) -> None:
-    packaged = Path(__file__).parents[2] / "cryptocore" / "terms.toml"
+    packaged = Path(__file__).parents[2] / "cryptocore" / "care" / "terms.toml"
     text_of = packaged.read_text()
     assert before in text_of
 

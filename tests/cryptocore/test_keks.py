@@ -75,6 +75,9 @@ async def the_whole_life(world: Vaulted) -> None:
         purged = (await core.keks.purge(OLD, giving=Giving(NO_COPIES, approvals=approvals), **ADMIN)).state
         assert purged is not None
         assert purged.presence is KekPresence.ABSENT
+        ends = await core.keks.ends()
+        assert {(end.alias, end.version) for end in ends.known} == {(OLD, first), (OLD, renewed.current)}
+        assert all(end.gone_ms is not None and max(at_ms, end.had_ms) <= end.gone_ms for end in ends.known)
         assert await core.decrypt(sealed, owner=CRM, record="r", **ADMIN) == b"token"
         moments = await core.inventory.timeline(archived.key_id)
     assert [moment.event.operation for moment in moments if moment.event is not None] == [
