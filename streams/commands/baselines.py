@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import typer
 
+from alerts.words import printable
 from streams.commands.terminal import NOT_ALL_WELL, console, fail, needs, plainly, print_json, print_table, settings
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ def _decide(act: Literal["accept", "reset"], principal: str, *, vault: str, pers
 
 def _several(said: str, found: "dict[str, Profile]") -> str:
     """Say who may be meant; names are written by strangers."""
-    from alerts.words import printable
-
     lines = [
         printable(f"{ident} ({profile.kind.value}, {profile.label or 'no name known'})")
         for ident, profile in sorted(found.items())[:MAX_CANDIDATES]
@@ -91,8 +90,8 @@ def _several(said: str, found: "dict[str, Profile]") -> str:
 
 
 def _print(shown: dict[str, Any]) -> None:
-    named = shown["label"] or "no name known"
-    console.print(f"{shown['principal']} ({shown['kind']}, {named})", markup=False, soft_wrap=True)
+    named = f"{shown['principal']} ({shown['kind']}, {shown['label'] or 'no name known'})"
+    console.print(printable(named), markup=False, soft_wrap=True)
     console.print(f"{shown['events']:,} events from {shown['since']} to {shown['last']}", soft_wrap=True)
     console.print(f"networks: {', '.join(shown['networks']) or 'none'}", markup=False, soft_wrap=True)
     if shown["evicted"]:
