@@ -32,7 +32,7 @@ class Limits:
     state_max_age_ms: int = 60 * SECOND_MS
 
     # rotation_unfinished: how long the old version of a rotated key may take to its destruction; as the key store's own
-    # dates (cryptocore.rotations).
+    # dates (cryptocore.life.rotations).
     rotation_ms: int = 30 * DAY_MS
     rotation_after_compromise_ms: int = 7 * DAY_MS
 

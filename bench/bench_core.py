@@ -27,7 +27,7 @@ from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from cryptocore.testing import register
 from cryptocore.wrapping import LocalKeyWrapper
 

@@ -27,8 +27,8 @@ from cryptocore.envelope import Owner, Suite
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.records import NO_PREVIOUS, KeyRecord, sign_record
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
-from cryptocore.store_tables import KEY_HISTORY, KEY_VERSION
+from cryptocore.store.key_store import KeyStore
+from cryptocore.store.tables import KEY_HISTORY, KEY_VERSION
 from cryptocore.testing import register
 from cryptocore.wrapping import LocalKeyWrapper, WrapAlgorithm, build_blob, commitment
 

@@ -29,12 +29,12 @@ from bench.result import Result
 from cryptocore.azure import AzureKeyWrapper
 from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
-from cryptocore.cursors import Pace
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
-from cryptocore.rewrap import CONCURRENCY
+from cryptocore.life.rewrap import CONCURRENCY
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.cursors import Pace
+from cryptocore.store.key_store import KeyStore
 from cryptocore.testing import register
 from cryptocore.wrapping import Unwrapped, Wrapped, build_blob
 from streams.demo.identities import Identity

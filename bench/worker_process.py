@@ -25,7 +25,7 @@ from streams.messages import KEY_EVENTS
 from streams.pipeline import steps
 from streams.process import Worker
 from streams.settings import Settings
-from streams.worker import log_to_stderr
+from streams.stderr import log_to_stderr
 
 REPORT_S = 0.05
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cryptocore.cache import CacheLimits
+    from cryptocore.care.incident_facts import Incident
+    from cryptocore.care.incidents import Incidents
+    from cryptocore.care.terms import Classification, IncidentKind
     from cryptocore.context import acting
     from cryptocore.core import CryptoCore
     from cryptocore.emitter import Emitter
@@ -27,19 +30,16 @@ if TYPE_CHECKING:
         KeyUnavailable,
         Misuse,
     )
-    from cryptocore.incident_facts import Incident
-    from cryptocore.incidents import Incidents
     from cryptocore.keyinfo import KeyInfo
     from cryptocore.keys import KeyReason, KeyState
+    from cryptocore.life.callers_rows import Row
+    from cryptocore.life.rotations import Rotation, RotationStep
     from cryptocore.registry import Registry
-    from cryptocore.rotations import Rotation, RotationStep
-    from cryptocore.rows import Row
     from cryptocore.settings import CoreSettings
     from cryptocore.signing import Signer
-    from cryptocore.store import KeyStore
-    from cryptocore.terms import Classification, IncidentKind
-    from cryptocore.token_rows import Reach, TokenInfo
-    from cryptocore.tokens import TokenVault
+    from cryptocore.store.key_store import KeyStore
+    from cryptocore.tokens.rows import Reach, TokenInfo
+    from cryptocore.tokens.vault import TokenVault
     from cryptocore.trail import AuditTrail
 
 __all__ = [
@@ -80,26 +80,26 @@ __all__ = [
 _HOMES = {
     "AuditTrail": "trail",
     "CacheLimits": "cache",
-    "Classification": "terms",
+    "Classification": "care.terms",
     "CoreSettings": "settings",
     "CryptoCore": "core",
     "Emitter": "emitter",
-    "Incident": "incident_facts",
-    "IncidentKind": "terms",
-    "Incidents": "incidents",
+    "Incident": "care.incident_facts",
+    "IncidentKind": "care.terms",
+    "Incidents": "care.incidents",
     "KeyInfo": "keyinfo",
     "KeyReason": "keys",
     "KeyState": "keys",
-    "KeyStore": "store",
+    "KeyStore": "store.key_store",
     "Owner": "envelope",
-    "Reach": "token_rows",
+    "Reach": "tokens.rows",
     "Registry": "registry",
-    "Rotation": "rotations",
-    "RotationStep": "rotations",
-    "Row": "rows",
+    "Rotation": "life.rotations",
+    "RotationStep": "life.rotations",
+    "Row": "life.callers_rows",
     "Signer": "signing",
-    "TokenInfo": "token_rows",
-    "TokenVault": "tokens",
+    "TokenInfo": "tokens.rows",
+    "TokenVault": "tokens.vault",
     "acting": "context",
 }
 

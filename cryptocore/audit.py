@@ -8,7 +8,6 @@ from typing import Any, Final, NoReturn
 from cryptocore.clock import rfc3339
 from cryptocore.context import who_acts
 from cryptocore.emitter import Emitter
-from cryptocore.entries import new_id
 from cryptocore.errors import (
     AccessDenied,
     CoreError,
@@ -29,8 +28,9 @@ from cryptocore.events import (
     Reason,
     VaultAttempt,
 )
+from cryptocore.lines.vocabulary import TOKEN_ACTS
 from cryptocore.purposes import Purposes
-from cryptocore.vocabulary import TOKEN_ACTS
+from cryptocore.spool.entries import new_id
 
 
 @dataclass(frozen=True, slots=True)

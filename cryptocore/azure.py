@@ -20,11 +20,11 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
 from cryptocore import forking
-from cryptocore.bare import BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Reason, VaultAttempt
-from cryptocore.kek_vault import VaultAnswer
+from cryptocore.keks.vault import VaultAnswer
+from cryptocore.life.bare import BareWrap
 from cryptocore.vault_answers import STATUS_REASONS, Answer, failed, read_document, read_key, request_id, retry_after
 from cryptocore.wrapping import Unwrapped, VaultCallFailed, Wrapped
 
@@ -49,7 +49,8 @@ class AzureKeyWrapper:
         vault_url: https and one of VAULT_SUFFIXES.
         credential: of whoever calls the vault; or what makes one when it is first needed, in each process its own.
         attempts: requests one call may make; each has its own call id, drawn before the intent is committed.
-        transport: an SDK transport of the caller's making; tests and the demo reach a loopback vault with it.
+        transport: what makes an SDK transport when one is first needed, in each process its own; or one of the caller's
+            making, which forked children refuse by name. Tests and the demo reach a loopback vault with it.
 
     Raises:
         ConfigurationError: the URL is not that of a Key Vault.
@@ -65,7 +66,7 @@ class AzureKeyWrapper:
         clock: Clock | None = None,
         ids: Callable[[int], bytes] = os.urandom,
         attempts: int = 3,
-        transport: AsyncHttpTransport[Any, Any] | None = None,
+        transport: AsyncHttpTransport[Any, Any] | Callable[[], AsyncHttpTransport[Any, Any]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.kek_alias = alias
@@ -78,11 +79,13 @@ class AzureKeyWrapper:
         self._sleep = sleep
         self._url = vault_url
         self._credential = credential
-        self._options = {} if transport is None else {"transport": transport}
+        self._transport = transport
+        self._is_parents = False
         self._connected: tuple[KeyClient, AsyncTokenCredential | None] | None = None
         forking.renew_in_child(self)
 
     def draw_call_ids(self) -> tuple[str, ...]:
+        self._check_transport()  # before an intent is written of a call that cannot be made
         return tuple(str(uuid.UUID(bytes=self._ids(16), version=4)) for _ in range(self._attempts))
 
     async def current_version(self) -> str:
@@ -126,7 +129,7 @@ class AzureKeyWrapper:
     async def administer(
         self, method: str, path: str, body: dict[str, Any] | None, *, call_ids: tuple[str, ...]
     ) -> VaultAnswer:
-        """Ask for, or change, what the vault knows of keys; cryptocore/kek_vault.py says what there is to ask.
+        """Ask for, or change, what the vault knows of keys; cryptocore/keks/vault.py says what there is to ask.
 
         Args:
             method: of HTTP.
@@ -151,16 +154,31 @@ class AzureKeyWrapper:
             await client.close()
             if credential is not None:
                 await credential.close()
-        elif "transport" in self._options:
-            await self._options["transport"].close()
+        elif self._transport is not None and not callable(self._transport) and not self._is_parents:
+            await self._transport.close()
 
     def after_fork(self) -> None:
-        """Leave the parent's connection to the parent."""
-        forking.keep(self._connected)
+        """Leave the parent's connection to the parent, and a transport of the parent's making with it."""
+        forking.keep(self._connected, self._transport)
         self._connected = None
+        self._is_parents = self._transport is not None and not callable(self._transport)
+
+    def _check_transport(self) -> None:
+        """Refuse a transport whose sockets and event loop are another process's.
+
+        Raises:
+            ConfigurationError: this process was forked after the transport was made.
+        """
+        if self._is_parents:
+            raise ConfigurationError(
+                f"the transport of the KEK {self.kek_alias} was made before this process was forked: "
+                "give AzureKeyWrapper what makes one, so that each process makes its own"
+            )
 
     def _client(self) -> KeyClient:
         if self._connected is None:
+            self._check_transport()
+            transport = self._transport() if callable(self._transport) else self._transport
             credential = self._credential() if callable(self._credential) else self._credential
             client = KeyClient(
                 self._url,
@@ -169,7 +187,7 @@ class AzureKeyWrapper:
                 connection_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
                 logging_enable=False,
-                **self._options,
+                **({} if transport is None else {"transport": transport}),
             )
             self._connected = client, credential if callable(self._credential) else None
         return self._connected[0]

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from cryptocore.errors import BatchRejected, EventInvalid
 from cryptocore.events import AuditEvent, Line, decode_line
-from cryptocore.plain_uses import PlainUse, ReadLine, read_lines
+from cryptocore.lines.plain_uses import PlainUse, ReadLine, read_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import SEALED_BATCH, SIGNATURE_SIZE, SignatureInvalid, Signer, verify
 

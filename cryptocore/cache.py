@@ -9,15 +9,15 @@ from typing import Final
 
 from cryptocore.dek import Dek
 from cryptocore.emitter import Emitter
-from cryptocore.entries import Form
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase
 from cryptocore.keys import KeyState
 from cryptocore.records import KeyRecord, check_successor
 from cryptocore.revocations import Heard, Revocations
+from cryptocore.spool.entries import Form
 from cryptocore.stats import Counts
-from cryptocore.store import KeyVersion
+from cryptocore.store.key_store import KeyVersion
 
 MAX_FORMS: Final = 256
 """Prepared events an entry keeps: one for each operation, actor and purpose lately seen."""

@@ -13,36 +13,36 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from cryptocore import forking
-from cryptocore.acts import Acts
 from cryptocore.audit import Audit, Refusal, StoreAway, Subject, cannot_open, state_forbids
 from cryptocore.cache import CacheLimits, Entry, KeyCache
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.core_keks import KekCare
 from cryptocore.dek import Dek
 from cryptocore.emitter import Emitter
-from cryptocore.entries import new_id
 from cryptocore.envelope import Header, Owner, decrypt_envelope, encrypt_envelope, place_of
 from cryptocore.errors import AccessDenied, ConfigurationError, DecryptionFailed, EnvelopeInvalid
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyAct, permits
 from cryptocore.keystate import KeyStates, KeyStateTopic
-from cryptocore.lifecycle import LifeCycle
-from cryptocore.outbox_marks import OutboxMarks
+from cryptocore.life.acts import Acts
+from cryptocore.life.lifecycle import LifeCycle
+from cryptocore.life.revisions import Revisions
+from cryptocore.life.wraps import Wraps
 from cryptocore.parts import Parts
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
-from cryptocore.revisions import Revisions
 from cryptocore.revocations import Revocation, Revocations
 from cryptocore.signing import Signer
+from cryptocore.spool.entries import new_id
 from cryptocore.stats import CoreStats, Counts, look
-from cryptocore.store import KeyStore, KeyVersion, StoreConflict
+from cryptocore.store.key_store import KeyStore, KeyVersion, StoreConflict
+from cryptocore.store.outbox_marks import OutboxMarks
 from cryptocore.sync import SyncCore
 from cryptocore.throttle import VaultBudget
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper, Secret
-from cryptocore.wraps import Wraps
 
 T = TypeVar("T")
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Unpack
 
-from cryptocore.approvals import SignedApproval
 from cryptocore.audit import Refusal, Subject
-from cryptocore.certifying import Certifying
-from cryptocore.copies import UNDECLARED, Copies
 from cryptocore.core_keys import Told
 from cryptocore.core_work import WorkCare
-from cryptocore.destroying import Destroying
-from cryptocore.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction, Disbelieved
 from cryptocore.envelope import KEY_ID_SIZE
 from cryptocore.errors import ConfigurationError
 from cryptocore.events import Operation
 from cryptocore.keys import KeyReason
+from cryptocore.life.approvals import SignedApproval
+from cryptocore.life.certifying import Certifying
+from cryptocore.life.copies import UNDECLARED, Copies
+from cryptocore.life.destroying import Destroying
+from cryptocore.life.destruction import COOLING_OFF_DAYS, MOST_DAYS, Destruction, Disbelieved
 
 
 class DestructionCare(WorkCare):
@@ -85,11 +85,13 @@ class DestructionCare(WorkCare):
         Args:
             destruction_id: as `request_destruction` gave it.
             copies: of the key store, as declared and reviewed.
-            kek_purges: when KEK versions were purged, by alias and version, in milliseconds since 1970. They tell
-                nothing of an imported DEK, which other software had wrapped before.
+            kek_purges: when KEK versions were purged elsewhere, by alias and version, in milliseconds since 1970; what
+                `keks.purge` saw is known (`keks.ends`) and counts before it. Purges tell nothing of an imported DEK,
+                which other software had wrapped before.
 
         Raises:
-            InvalidTransition: there is none, not all is overwritten yet, or a KEK is still to be purged.
+            InvalidTransition: there is none, not all is overwritten yet, or a KEK is still to be purged, or was not
+                purged at the time that is named, by what was seen.
             KeyUnavailable: an instance may still use what it remembers (try again), or the store is not to be believed.
         """
         try:

@@ -3,23 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from cryptocore import compromise as compromising
-from cryptocore import impact, offboarding
-from cryptocore import overdue as lateness
-from cryptocore.approvals import SignedApproval
 from cryptocore.audit import Subject
-from cryptocore.classes import KeyLabel, Labels
-from cryptocore.compromise import Compromise
+from cryptocore.care import compromise as compromising
+from cryptocore.care import impact
+from cryptocore.care import overdue as lateness
+from cryptocore.care.classes import KeyLabel, Labels
+from cryptocore.care.compromise import Compromise
+from cryptocore.care.impact import BlastRadius, UseHistory
+from cryptocore.care.incidents import Incidents
+from cryptocore.care.overdue import Overdue
+from cryptocore.care.terms import Classification, Terms
+from cryptocore.care.threat import Threats
 from cryptocore.core_destruction import DestructionCare
-from cryptocore.destruction import COOLING_OFF_DAYS
 from cryptocore.errors import ConfigurationError
-from cryptocore.impact import BlastRadius, UseHistory
-from cryptocore.incidents import Incidents
-from cryptocore.offboarding import Offboarding
-from cryptocore.overdue import Overdue
-from cryptocore.terms import Classification, Terms
-from cryptocore.threat import Threats
-from cryptocore.tokens import TokenVault
+from cryptocore.life import offboarding
+from cryptocore.life.approvals import SignedApproval
+from cryptocore.life.destruction import COOLING_OFF_DAYS
+from cryptocore.life.offboarding import Offboarding
+from cryptocore.tokens.vault import TokenVault
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
@@ -66,7 +67,7 @@ class IncidentCare(DestructionCare):
         kek_created_ms: Mapping[tuple[str, str], int] | None = None,
         kek_purge_due_ms: Mapping[str, int] | None = None,
     ) -> list[Overdue]:
-        """List what is late: keys, KEKs, rotations, expired tokens, incidents. See `cryptocore.overdue`.
+        """List what is late: keys, KEKs, rotations, expired tokens, incidents. See `cryptocore.care.overdue`.
 
         Raises:
             KeyUnavailable: the store does not answer.

@@ -1,10 +1,10 @@
 """KEKs, the list of all keys, and records signed anew, as operators see them."""
 
 from cryptocore.audit import Subject
+from cryptocore.care.inventory import Inventory
 from cryptocore.core_incidents import IncidentCare
-from cryptocore.inventory import Inventory
-from cryptocore.keks import Keks
-from cryptocore.resign import Resign, Resigned, Trail
+from cryptocore.keks.life import Keks
+from cryptocore.life.resign import Resign, Resigned, Trail
 
 
 class KekCare(IncidentCare):

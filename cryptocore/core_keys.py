@@ -8,10 +8,10 @@ from cryptocore.errors import AccessDenied, ConfigurationError
 from cryptocore.events import Operation
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason
+from cryptocore.life.revisions import OPERATIONS
 from cryptocore.parts import Parts
 from cryptocore.records import SignedRecord
-from cryptocore.revisions import OPERATIONS
-from cryptocore.store import KeyVersion
+from cryptocore.store.key_store import KeyVersion
 
 
 class Told(TypedDict, total=False):

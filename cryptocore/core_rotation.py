@@ -5,19 +5,19 @@ from typing import Any, Unpack
 
 from sqlalchemy import Select
 
-from cryptocore import rotations
 from cryptocore.audit import Refusal, Subject, no_arrow, not_believed
 from cryptocore.cache import key_ref
 from cryptocore.core_keys import KeyCare, Told, raw_key_id
 from cryptocore.envelope import KEY_ID_SIZE, Owner
 from cryptocore.errors import AccessDenied, ConfigurationError
-from cryptocore.event_texts import PERSON
 from cryptocore.events import KeyRef, Operation, Outcome
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyAct, KeyReason, KeyState
-from cryptocore.lifecycle import LIVE, Beside
-from cryptocore.rotations import Rotation, RotationStep
-from cryptocore.store import KeyVersion, outbox_row
+from cryptocore.life import rotations
+from cryptocore.life.lifecycle import LIVE, Beside
+from cryptocore.life.rotations import Rotation, RotationStep
+from cryptocore.lines.texts import PERSON
+from cryptocore.store.key_store import KeyVersion, outbox_row
 
 
 class RotationCare(KeyCare):

@@ -5,25 +5,25 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from cryptocore import approval_desk, grants
-from cryptocore.approval_pairs import by_key
-from cryptocore.approvals import ApprovalInvalid, SignedApproval
 from cryptocore.audit import Refusal, Subject, no_arrow
 from cryptocore.core_rotation import RotationCare
-from cryptocore.cursors import Progress
 from cryptocore.envelope import KEY_ID_SIZE, Owner
 from cryptocore.errors import ConfigurationError
-from cryptocore.event_texts import PERSON
 from cryptocore.events import KeyRef, Operation, Outcome
-from cryptocore.grants import RecoveryGrant
-from cryptocore.importing import BareDek, Importing, check_bare
 from cryptocore.keyinfo import KeyInfo, key_info
 from cryptocore.keys import KeyReason
-from cryptocore.legacy import LegacyCipher
-from cryptocore.reencrypt import Reencrypt
-from cryptocore.rewrap import CONCURRENCY, Rewrap
-from cryptocore.rows import Reencrypted, Rows
-from cryptocore.store import outbox_row
+from cryptocore.life import approval_desk, grants
+from cryptocore.life.approval_pairs import by_key
+from cryptocore.life.approvals import ApprovalInvalid, SignedApproval
+from cryptocore.life.callers_rows import Reencrypted, Rows
+from cryptocore.life.grants import RecoveryGrant
+from cryptocore.life.importing import BareDek, Importing, check_bare
+from cryptocore.life.legacy import LegacyCipher
+from cryptocore.life.reencrypt import Reencrypt
+from cryptocore.life.rewrap import CONCURRENCY, Rewrap
+from cryptocore.lines.texts import PERSON
+from cryptocore.store.cursors import Progress
+from cryptocore.store.key_store import outbox_row
 
 
 class WorkCare(RotationCare):

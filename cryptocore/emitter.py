@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptocore import forking
-from cryptocore.adoption import close_chain
 from cryptocore.batch import ID_SIZE, MAX_PARTITIONS, partition_of
 from cryptocore.clock import Clock, SystemClock, rfc3339
-from cryptocore.committer import Committer
-from cryptocore.entries import Entry, Form, control_entry, entry_of, new_id
 from cryptocore.errors import AuditUnavailable, ConfigurationError
 from cryptocore.events import AuditEvent, ChainOpen, Heartbeat
-from cryptocore.orphans import Orphans
-from cryptocore.release import Releases
-from cryptocore.sender import Sender, Sent, Transport
+from cryptocore.lines.vocabulary import Durability, Operation, Outcome
 from cryptocore.signing import Signer
-from cryptocore.spool import Identity, Spool
-from cryptocore.spool_lock import SpoolLock, spool_path
-from cryptocore.vocabulary import Durability, Operation, Outcome
+from cryptocore.spool.adoption import close_chain
+from cryptocore.spool.committer import Committer
+from cryptocore.spool.entries import Entry, Form, control_entry, entry_of, new_id
+from cryptocore.spool.file import Identity, Spool
+from cryptocore.spool.lock import SpoolLock, spool_path
+from cryptocore.spool.orphans import Orphans
+from cryptocore.spool.release import Releases
+from cryptocore.spool.sender import Sender, Sent, Transport
 
 __all__ = ["Emitter", "Transport"]
 

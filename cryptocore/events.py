@@ -1,8 +1,8 @@
 """The audit event of version 1 and the control lines of a chain: from values to a line of JSON and back.
 
 A line is written once and its bytes are what counts: digests are over them and nobody serialises them again.
-The values are in event_lines.py, the rules on which fields go together in event_rules.py, those on texts in
-event_texts.py, the JSON Schema in event_schema.py.
+The values are in lines/values.py, the rules on which fields go together in lines/rules.py, those on texts in
+lines/texts.py, the JSON Schema in lines/schema.py.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from cryptocore.errors import EventInvalid
-from cryptocore.event_lines import (
+from cryptocore.lines.values import (
     AuditEvent,
     ChainClose,
     ChainOpen,
@@ -27,7 +27,7 @@ from cryptocore.event_lines import (
     Tally,
     VaultAttempt,
 )
-from cryptocore.vocabulary import Durability, Operation, Outcome, Phase, Reason
+from cryptocore.lines.vocabulary import Durability, Operation, Outcome, Phase, Reason
 
 __all__ = [
     "MAX_LINE",
@@ -128,7 +128,7 @@ def kek_key_id(vault: str, name: str) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Describe one line as JSON Schema 2020-12, for producers in other languages."""
-    from cryptocore.event_schema import line_schema  # noqa: PLC0415 - only who asks for the schema pays for it
+    from cryptocore.lines.schema import line_schema  # noqa: PLC0415 - only who asks for the schema pays for it
 
     return line_schema()
 

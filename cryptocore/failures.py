@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptocore.event_texts import MAX_COUNTS
 from cryptocore.events import Count, Operation, Outcome, Reason
+from cryptocore.lines.texts import MAX_COUNTS
 
 BURST: Final = 100
 """Events that one caller may leave at once."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cryptocore.envelope import Owner
 from cryptocore.keys import KeyState
-from cryptocore.store import KeyVersion
+from cryptocore.store.key_store import KeyVersion
 
 
 @dataclass(frozen=True, slots=True)

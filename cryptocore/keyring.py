@@ -17,7 +17,7 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import Reason
 from cryptocore.revocations import Heard
-from cryptocore.store import KeyStore, KeyVersion
+from cryptocore.store.key_store import KeyStore, KeyVersion
 from cryptocore.vaultcalls import OUTAGE, VaultCalls, vault_refusal
 from cryptocore.wrapping import KeyWrapper, algorithm_of
 

@@ -1,6 +1,6 @@
 """The life of a key version: its states, why it changed, what each state permits, and which arrows exist.
 
-State belongs to a version, not to a key. Pure: whoever stores and signs the result is in records.py and store.py.
+State belongs to a version, not to a key. Pure: whoever stores and signs the result is in records.py and store/.
 """
 
 from enum import StrEnum

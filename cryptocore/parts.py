@@ -6,18 +6,18 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from cryptocore.acts import Acts
 from cryptocore.audit import Audit, Refusal
 from cryptocore.cache import KeyCache
 from cryptocore.clock import Clock
 from cryptocore.keyring import Keyring
 from cryptocore.keystate import KeyStates
-from cryptocore.lifecycle import LifeCycle
+from cryptocore.life.acts import Acts
+from cryptocore.life.lifecycle import LifeCycle
 from cryptocore.registry import Registry
 from cryptocore.relay import Relay
 from cryptocore.revocations import Revocations
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from cryptocore.vaultcalls import VaultCalls
 from cryptocore.wrapping import KeyWrapper
 

@@ -14,8 +14,8 @@ from typing import Any, Final, NoReturn, Self
 
 from cryptocore import tomlfile
 from cryptocore.errors import PurposesInvalid, UnknownPurpose
-from cryptocore.event_texts import purposes as is_purpose
-from cryptocore.event_texts import services as is_service
+from cryptocore.lines.texts import purposes as is_purpose
+from cryptocore.lines.texts import services as is_service
 
 MAX_PURPOSES: Final = 10_000
 _FIELDS: Final = frozenset({"id", "services", "batch"})

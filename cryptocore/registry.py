@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from cryptocore.clock import parse_rfc3339, rfc3339_ms
 from cryptocore.errors import RegistryInvalid
-from cryptocore.event_texts import SERVICE
+from cryptocore.lines.texts import SERVICE
 from cryptocore.signing import KEY_SIZE, SIGNER_ID_SIZE, signer_id_of
 
 DEPLOYMENT_SIZE: Final = 16

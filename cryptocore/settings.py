@@ -8,40 +8,33 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
 
 from cryptocore.batch import ID_SIZE, MAX_PARTITIONS
 from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
-from cryptocore.event_texts import SERVICE
-from cryptocore.kek_vault import NamedKek
+from cryptocore.keks.vault import NamedKek
 from cryptocore.keystate import KeyStateTopic
-from cryptocore.orphans import Orphans
+from cryptocore.lines.texts import SERVICE
+from cryptocore.lines.vocabulary import Durability
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
-from cryptocore.spool import Identity
-from cryptocore.store import KeyStore
-from cryptocore.store_engine import StoreOptions
+from cryptocore.spool.file import Identity
+from cryptocore.spool.orphans import Orphans
+from cryptocore.store_settings import StoreSettings, Variables
 from cryptocore.throttle import BURST, RATE_PER_S, RESERVE, VaultBudget
-from cryptocore.vocabulary import Durability
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
 
 
-class EmitterSettings(BaseSettings):
+class EmitterSettings(Variables):
     """What it takes to leave events: who, signed by what, into which spool and topic. Prefix `KEYTRAIL_CORE_`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="KEYTRAIL_CORE_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
-    )
 
     service: str = Field(pattern=f"^{SERVICE}$", description="the source that the signer speaks for")
     spool_dir: Path = Field(description="on a disk that outlives the process, unless durability is broker")
-    registry_file: Path = Field(description="sources.json, as reviewed")
     signer_file: Path = Field(description="private key of the service, mode 0600")
     purposes: Path | None = Field(default=None, description="purposes.toml, as reviewed; else any purpose is taken")
 
@@ -67,28 +60,10 @@ class EmitterSettings(BaseSettings):
             raise ValueError("kafka_sasl_username and kafka_sasl_password go together")
         return self
 
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment.
 
-        Raises:
-            ConfigurationError: names every variable that is missing or wrong, and no value.
-        """
-        nothing: dict[str, Any] = {}
-        try:
-            return cls(**nothing)
-        except ValidationError as err:
-            problems = "; ".join(_problem(error["loc"], error["msg"]) for error in err.errors(include_input=False))
-            raise ConfigurationError(problems) from None
-
-
-class CoreSettings(EmitterSettings):
+class CoreSettings(EmitterSettings, StoreSettings):
     """What a core needs beside: keys, the KEK, and how much of its vault may be used."""
 
-    store_url: SecretStr = Field(description="SQLAlchemy URL of the key store")
-    store_allow_plaintext: bool = False
-    store_pool_size: int = Field(default=5, ge=1, le=200, description="connections to PostgreSQL that are kept")
-    store_statement_ms: int = Field(default=10_000, ge=100, le=600_000, description="for one statement")
     key_state_topic: str | None = Field(default=None, description="on which revocations reach every process at once")
     key_signer_file: Path | None = Field(default=None, description="private key with role keys; else signer_file")
 
@@ -143,12 +118,7 @@ def build(settings: CoreSettings, *, credential: Any = None, token_provider: Any
         )
         for alias, kek in settings.keks.items()
     }
-    options = StoreOptions(
-        pool_size=settings.store_pool_size,
-        statement_ms=settings.store_statement_ms,
-        allow_plaintext=settings.store_allow_plaintext,
-    )
-    store = KeyStore(settings.store_url.get_secret_value(), registry=registry, options=options)
+    store = settings.store(registry)
 
     async def let_go() -> None:
         for wrapper in wrappers.values():
@@ -293,8 +263,3 @@ def _check_role(setting: str, registry: Registry, signer: Signer, service: str, 
         raise ConfigurationError(f"{who} is registered for {entry.source}, not for {service}")
     if role not in entry.roles:
         raise ConfigurationError(f"{who} has not the role {role} of {service} in the registry")
-
-
-def _problem(place: tuple[int | str, ...], message: str) -> str:
-    name = "".join(f"KEYTRAIL_CORE_{part}".upper() for part in place[:1]) or "KEYTRAIL_CORE_*"
-    return f"{name}: {message}"

@@ -22,7 +22,7 @@ from cryptocore.events import AuditEvent, Durability, Operation
 from cryptocore.purposes import Purposes
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from cryptocore.wrapping import LocalKeyWrapper
 
 START: Final = "2026-11-16T08:00:00.000000Z"

@@ -16,13 +16,13 @@ from cryptocore import forking
 from cryptocore.audit import Audit, Subject
 from cryptocore.clock import rfc3339
 from cryptocore.emitter import Emitter
-from cryptocore.entries import new_id
 from cryptocore.envelope import Owner
 from cryptocore.errors import NotClaimable
 from cryptocore.events import KekRef, KeyRef, Operation, Outcome, Phase, Reason, VaultAttempt
+from cryptocore.lines.vocabulary import DATA_USES, VAULT_CALLS
 from cryptocore.purposes import Purposes
+from cryptocore.spool.entries import new_id
 from cryptocore.sync import SyncTrail
-from cryptocore.vocabulary import DATA_USES, VAULT_CALLS
 
 USES: Final = DATA_USES | {Operation.TOKEN_USE}
 """What `record` may tell of."""

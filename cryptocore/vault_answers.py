@@ -5,8 +5,8 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cryptocore.event_texts import is_request_id
 from cryptocore.events import Reason, VaultAttempt
+from cryptocore.lines.texts import is_request_id
 from cryptocore.wrapping import VaultCallFailed
 
 BELIEVED_RETRY_AFTER_S = 300.0

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from cryptocore.audit import Audit, Refusal, Subject
-from cryptocore.bare import BareWrap
 from cryptocore.dek import DEK_SIZE
 from cryptocore.envelope import Owner, Suite
 from cryptocore.errors import AccessDenied, KeyUnavailable
 from cryptocore.events import KekRef, Operation, Outcome, Phase, Reason, VaultAttempt
-from cryptocore.kek_vault import VaultAnswer
+from cryptocore.keks.vault import VaultAnswer
+from cryptocore.life.bare import BareWrap
 from cryptocore.stats import Counts
 from cryptocore.throttle import VaultBudget
 from cryptocore.wrapping import (

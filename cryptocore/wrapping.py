@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cryptocore.bare import PADDINGS, BareWrap
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.dek import DEK_SIZE
 from cryptocore.envelope import KEY_ID_SIZE, MAX_KEY_VERSION, Owner, Suite
 from cryptocore.errors import Failed, FormatError
 from cryptocore.events import Reason, VaultAttempt
+from cryptocore.life.bare import PADDINGS, BareWrap
 
 BLOB_SIZE: Final = 65
 COMMITMENT_SIZE: Final = 32

@@ -4,7 +4,7 @@ show reads the state of the topic `who`; accept and reset are messages into it, 
 baselines and every command is in the log.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from cryptocore.clock import rfc3339_ms
@@ -12,10 +12,10 @@ from streams.baselines import Decision, Profile
 from streams.bins import split, vault_of
 from streams.levels import Level
 from streams.observations import BaselineCommand, encode, principal_key
-from streams.state import Kind, decode
+from streams.state import Kind, State
 
 MAX_DECISIONS: Final = 16
-_KIND: Final = bytes((Kind.PRINCIPAL,))
+ELLIPSIS: Final = "…"
 
 
 def command(
@@ -49,10 +49,24 @@ def obey(profile: Profile, said: BaselineCommand, at_s: int) -> bool:
     return True
 
 
-def profiles(records: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]) -> dict[str, Profile]:
-    """Read the baselines out of state records of the topic `who` (key and value, as in the state topic)."""
-    pairs = records.items() if isinstance(records, Mapping) else records
-    return {key[1:].decode(): decode(value, Profile) for key, value in pairs if key[:1] == _KIND and value}
+def profiles(state: State, said: str) -> dict[str, Profile]:
+    """Return what is usual for those whom `matches` finds in a partition of `who`, by their ids."""
+    found = matches((ident.decode() for ident in state.idents(Kind.PRINCIPAL)), said)
+    known = ((ident, state.get(Kind.PRINCIPAL, ident.encode(), Profile)) for ident in found)
+    return {ident: profile for ident, profile in known if profile is not None}
+
+
+def matches(idents: Iterable[str], said: str) -> list[str]:
+    """Return the principals that somebody may mean who writes the start of an id, or its short form as in an alert."""
+    lowered = said.strip().lower().replace("...", ELLIPSIS)
+    start, _, end = lowered.partition(ELLIPSIS)
+    least = len(start) + len(end)
+    return [one for one in idents if one.startswith(start) and one.endswith(end) and len(one) >= least]
+
+
+def is_shortened(said: str) -> bool:
+    """Say whether something was left out of an id, as alerts do."""
+    return ELLIPSIS in said.replace("...", ELLIPSIS)
 
 
 def show(principal: str, profile: Profile) -> dict[str, Any]:

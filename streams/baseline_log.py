@@ -10,14 +10,16 @@ from streams.baselines import Profile
 from streams.messages import WHO
 from streams.observations import principal_key
 from streams.settings import Settings
-from streams.state import State
+from streams.state import Kind, State
 from streams.statelog import partition_of
 
 CLIENT: Final = "keytrail-baselines"
 
 
-async def read(settings: Settings, principal: str) -> Profile | None:
-    """Return what is usual for a principal; None where nothing is known of it.
+async def read(settings: Settings, principal: str) -> dict[str, Profile]:
+    """Return what is usual for a principal, by its id; of several where the start or the short form fits several.
+
+    A whole id says where its state is; for a part of one all partitions are read, one after the other.
 
     Raises:
         ConfigurationError: the state topic is missing or has another number of partitions.
@@ -25,10 +27,16 @@ async def read(settings: Settings, principal: str) -> Profile | None:
     """
     ident = principal_key(principal)
     await _check(settings, settings.state_topic(WHO))
-    state = State()
-    partition = partition_of(ident.encode(), settings.partitions)
-    await statelog_kafka.read(settings.state_topic(WHO), partition, state, connection=settings.kafka_connection())
-    return baseline_commands.profiles(state.dump()).get(ident)
+    own = partition_of(ident.encode(), settings.partitions)
+    found: dict[str, Profile] = {}
+    for partition in sorted(range(settings.partitions), key=lambda number: number != own):
+        state = State()
+        await statelog_kafka.read(settings.state_topic(WHO), partition, state, connection=settings.kafka_connection())
+        whole = state.get(Kind.PRINCIPAL, ident.encode(), Profile)
+        if whole is not None:
+            return {ident: whole}
+        found |= baseline_commands.profiles(state, principal)
+    return found
 
 
 async def send(settings: Settings, key: bytes, value: bytes) -> None:

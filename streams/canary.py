@@ -87,6 +87,8 @@ class Canary:
         Raises:
             OSError: the address cannot be had.
         """
+        if self._beat_url is None:
+            _log.warning("KEYTRAIL_CANARY_BEAT_URL is not set: nobody is told when canaries stay away")
         await self._runner.setup()
         await web.TCPSite(self._runner, *self.address).start()
         self.address = self._runner.addresses[0][:2]

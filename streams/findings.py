@@ -23,8 +23,8 @@ REMEMBER_MS: Final = 7 * 24 * 3_600_000
 """An alert closes seven days after its last hit; a later one opens a new finding."""
 MAX_EVIDENCE: Final = 16
 """Documents one message names: the newest ones since the last message."""
-OF_MANY_PARTITIONS: Final = frozenset({"pending_source", "document_refused"})
-"""Findings whose fingerprint names no key: several partitions may count one of them, from the same millisecond on."""
+OF_MANY_PARTITIONS: Final = frozenset({"audit_coverage", "document_refused", "pending_source"})
+"""Their fingerprint names no key and no KEK: several partitions may count one of them, from the same millisecond on."""
 
 _encode = msgspec.json.Encoder().encode
 

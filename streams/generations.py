@@ -6,9 +6,10 @@ written when that state is whole, and no worker of another generation starts fro
 
 from typing import Final, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from msgspec import Struct
 
+from streams.consumers import reading
 from streams.messages import KEY_EVENTS, SOURCES, VAULT_ACCESS
 from streams.settings import Settings
 from streams.state import Kind, State
@@ -74,7 +75,7 @@ async def sent_late(settings: Settings, mark: Mark, existing: set[str]) -> list[
     """
     names = {_before(settings).topic(name) for name in (KEY_EVENTS, VAULT_ACCESS)} & existing
     found = []
-    async with AIOKafkaConsumer(*names, **settings.kafka_connection()) as consumer:
+    async with reading(*names, **settings.kafka_connection()) as consumer:
         for name in sorted(names):
             places = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
             later = await consumer.offsets_for_times(dict.fromkeys(places, mark.at_ms + LATE_MS))

@@ -109,15 +109,15 @@ def unlogged(known: ClaimState, number: int) -> KekUse:
 
 
 def coverage_finding(use: KekUse) -> Finding:
-    """Say that an answered call is not in the vault's log: one alert per KEK, with a count."""
+    """Say that an answered call is not in the vault's log: one alert per vault, whose log it is, with a count."""
     return system_finding(
         "audit_coverage",
         summary=f"{use.source} reports a {use.operation} on {use.vault}/{use.name} that the vault answered; "
         "the vault's log does not show it an hour later",
         effective_ms=use.time_us // 1000,
-        key=f"{use.vault}/{use.name}",
+        key=use.vault,
         who=f"{use.actor} through {use.source}",
         sure="medium: the vault promises no complete log; a service can also report what it did not do",
         evidence=(Evidence("kek-use", use.id, use.time_us // 1000),),
-        facts={"outcome": use.outcome, "source": use.source or ""},
+        facts={"kek": use.name, "outcome": use.outcome, "source": use.source or ""},
     )

@@ -145,10 +145,12 @@ class KeyLife:
                 )
             version.state, version.changed_ms = None if after is None else str(after), case.effective_ms
         # 5
-        if event.operation is Operation.REVOKE and (version.revoked_in is None or revision < version.revoked_in):
-            version.revoked_ms, version.revoked_in = case.effective_ms, revision
-            version.revocation_reason = None if event.reason is None else str(event.reason)
-            self._look_back(case.key_id, history, version, batch)
+        if event.operation is Operation.REVOKE:
+            batch.effects.revocations += 1
+            if version.revoked_in is None or revision < version.revoked_in:
+                version.revoked_ms, version.revoked_in = case.effective_ms, revision
+                version.revocation_reason = None if event.reason is None else str(event.reason)
+                self._look_back(case.key_id, history, version, batch)
         # 6
         self._rotations.follow(case, version)
 

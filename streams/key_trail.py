@@ -13,9 +13,9 @@ from alerts.model import Evidence, Finding, KeyUse, KeyView, RecentUse
 from alerts.system import system_finding
 from alerts.thresholds import Limits
 from cryptocore.clock import parse_rfc3339
-from cryptocore.event_rules import administers_kek
 from cryptocore.events import AuditEvent, KeyRef, Outcome, Reason
-from cryptocore.vocabulary import LIFE_CYCLE, TOKEN_ACTS, VAULT_CALLS
+from cryptocore.lines.rules import administers_kek
+from cryptocore.lines.vocabulary import LIFE_CYCLE, TOKEN_ACTS, VAULT_CALLS
 from streams import correlate
 from streams.findings import FindingBook
 from streams.key_case import Batch, Case, tenant_of

@@ -14,7 +14,7 @@ from alerts.thresholds import SECOND_MS, Limits
 from cryptocore.batch import SEAL_HEADER, OpenedBatch, SealedBatch, open_batch
 from cryptocore.errors import BatchRejected
 from cryptocore.events import AuditEvent, Line, decode_line
-from cryptocore.plain_uses import PlainUse
+from cryptocore.lines.plain_uses import PlainUse
 from cryptocore.registry import Registry, Role
 from streams import rejected, sources
 from streams.chains import FORGET_MS, Chain, Sealed, Taken, Verdict, expire, next_due_ms, shrink, take

@@ -50,11 +50,16 @@ class Out(NamedTuple):
 
 
 class Effects:
-    """What a step asks its shell to do: nothing is done before the cut that holds it."""
+    """What a step asks its shell to do: nothing is done before the cut that holds it.
 
-    __slots__ = ("documents", "out")
+    Attributes:
+        revocations: how many the step took, ever: for the figures alone.
+    """
+
+    __slots__ = ("documents", "out", "revocations")
 
     def __init__(self) -> None:
+        self.revocations = 0
         self.out: list[Out] = []
         self.documents: list[Document] = []
 

@@ -29,6 +29,7 @@ NAMES: Final = {
     "keytrail_log_gaps": "Holes in the log that were asked for and are not there.",
     "keytrail_rejections": "Messages that owned partitions could not take since they were taken over.",
     "keytrail_holds": "How often a partition was stopped because too much of it could not be taken.",
+    "keytrail_revocations": "Revocations of keys that owned partitions have taken since they were taken over.",
     "keytrail_strays": "Messages of partitions that were not owned any more.",
     "keytrail_cuts": "Transactions committed.",
     "keytrail_uncommitted_seconds": "Age of the oldest change that is not committed.",
@@ -95,6 +96,8 @@ class WorkerFigures(Collector):
             yield family
         yield _counter("keytrail_takeovers", value=self._shell.takeovers)
         yield _counter("keytrail_holds", value=self._shell.gate.holds)
+        revocations = sum(owner.revocations for owner in self._shell.owners.values())
+        yield _counter("keytrail_revocations", value=revocations)
         yield _counter("keytrail_strays", value=self._shell.strays)
 
     def _of_the_index(self) -> Iterator[Metric]:

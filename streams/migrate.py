@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from cryptocore.batch import MAX_PARTITIONS
 from streams import generations, sources, topics
+from streams.consumers import reading
 from streams.generations import Mark
 from streams.messages import SOURCES, Out
 from streams.migrate_checks import inputs, members, open_chains, unread
@@ -226,5 +227,5 @@ def _log(settings: Settings, topic: str, number: int) -> KafkaStateLog:
 
 async def _log_start(settings: Settings, topic: str) -> int:
     place = TopicPartition(settings.topic(topic), 0)
-    async with AIOKafkaConsumer(**settings.kafka_connection()) as consumer:
+    async with reading(**settings.kafka_connection()) as consumer:
         return int((await consumer.beginning_offsets([place]))[place])

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
 from cryptocore.clock import rfc3339_ms
+from streams.consumers import reading
 from streams.instances import Instance, Status
 from streams.settings import GROWING, Settings
 from streams.state import Kind, State
@@ -63,7 +64,7 @@ async def unread(settings: Settings, positions: Positions) -> Left:
     is left to read.
     """
     left = Left([], [])
-    async with AIOKafkaConsumer(
+    async with reading(
         **settings.kafka_connection(),
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -48,8 +48,8 @@ class PartitionOwner:
         self._delivering = step if isinstance(step, DeliveringStep) else None
         self.now_ms = 0
         self.cuts = 0
-        self.rejections = 0
-        """Messages that this owner has put into the topic `rejected`."""
+        self.rejections = self.revocations = 0
+        """Messages that this owner has put into the topic `rejected`, and revocations that its step has taken."""
         self.committed_s = monotonic()
         self.state = State()
         self._log = log
@@ -189,6 +189,7 @@ class PartitionOwner:
             self.rejections += topics.count(REJECTED)
             self._outs += effects.out
             effects.out = []
+        self.revocations = effects.revocations
         documents = effects.documents
         if documents:
             effects.documents = []

@@ -17,7 +17,7 @@ from msgspec import Struct
 from alerts import rules
 from alerts.thresholds import Limits
 from cryptocore.events import AuditEvent, Operation, Outcome, decode_line
-from cryptocore.plain_uses import MAX_REMEMBERED, PlainUse, ReadLine
+from cryptocore.lines.plain_uses import MAX_REMEMBERED, PlainUse, ReadLine
 from streams.index.documents import DAY_MS, FUTURE_MS, PAST_MS, BatchFragment, event_head
 from streams.index.port import DocKind, Document
 from streams.key_case import Batch

@@ -156,11 +156,12 @@ async def work(
     *,
     deliver: Deliver | None = None,
     delivered: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    application: Callable[..., Application] = WorkerApp,
 ) -> None:
     """Run a worker over given steps, index and deliveries until SIGTERM or SIGINT."""
     await _check_topics(settings)
     await _prepare(index)
-    worker = Worker(settings, steps, index, die=die, deliver=deliver, delivered=delivered)
+    worker = Worker(settings, steps, index, die=die, deliver=deliver, delivered=delivered, application=application)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)

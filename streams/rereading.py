@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from cryptocore.errors import ConfigurationError
+from streams.consumers import reading
 from streams.index.writer import IndexWriter
 from streams.messages import Message, generation_in
 from streams.partition_owner import PartitionOwner
@@ -28,12 +30,15 @@ async def committed(
         end: the offset to stop before; None for where the partition ends now.
 
     Raises:
+        ConfigurationError: the topic is missing; asked for its end, it would be waited for.
         KafkaError: the log did not answer.
     """
     place = TopicPartition(full_name, partition)
-    async with AIOKafkaConsumer(
+    async with reading(
         **connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
     ) as consumer:
+        if full_name not in await consumer.topics():
+            raise ConfigurationError(f"topic {full_name} is missing; see `keytrail topics ensure`")
         consumer.assign([place])
         if end is None:
             end = (await consumer.end_offsets([place]))[place]
@@ -57,15 +62,16 @@ class Rereader:
         if self.busy or owner.again is None:
             return
         self.busy = True
-        consumer = AIOKafkaConsumer(
-            **self._connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
-        )
         try:
-            await consumer.start()
-            await self._read(consumer, owner, writer)
+            async with reading(
+                **self._connection,
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            ) as consumer:
+                await self._read(consumer, owner, writer)
         finally:
             self.busy = False
-            await consumer.stop()
 
     async def _read(self, consumer: AIOKafkaConsumer, owner: PartitionOwner, writer: IndexWriter) -> None:
         topic, partition = owner.key

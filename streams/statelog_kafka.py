@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenced
 
+from streams.consumers import reading
 from streams.messages import Out
 from streams.state import State
 from streams.statelog import (
@@ -109,10 +110,10 @@ class KafkaStateLog:
 async def read(topic: str, partition: int, state: State, *, connection: Mapping[str, Any]) -> Position | None:
     """Load the last commit of a state topic's partition; who does not own it may see one that is no longer the last."""
     place = TopicPartition(topic, partition)
-    async with AIOKafkaConsumer(**connection, isolation_level="read_uncommitted") as everything:
+    async with reading(**connection, isolation_level="read_uncommitted") as everything:
         end = (await everything.end_offsets([place]))[place]
     position: Position | None = None
-    async with AIOKafkaConsumer(
+    async with reading(
         **connection,
         isolation_level="read_committed",
         auto_offset_reset="earliest",  # with the default, 50 of 60 takeovers read nothing: it beats the seek

@@ -25,6 +25,10 @@ _EVERY: Final = {"message.timestamp.type": "LogAppendTime", "max.message.bytes":
 _DELETED: Final = _EVERY | {"cleanup.policy": "delete", "retention.ms": str(14 * _DAY_MS)}
 _COMPACTED: Final = _EVERY | {"cleanup.policy": "compact"}
 _STATE: Final = _COMPACTED | {"segment.bytes": str(64 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"}
+_DO_ENSURE: Final = "keytrail topics ensure makes what is missing"
+_DO_MIGRATE: Final = "keytrail topics migrate carries the state over (docs/operations.md, More partitions)"
+_DO_COUNT: Final = "KEYTRAIL_PARTITIONS as it has, or a new generation (docs/operations.md, More partitions)"
+_DO_SET: Final = "set it with Kafka's own tools; docs/operations.md has why"
 
 
 class Topic(Struct, frozen=True):
@@ -38,11 +42,12 @@ class Topic(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True):
-    """Where the log is not as it must be; `fatal` = a worker on it would lose or misplace messages."""
+    """Where the log is not as it must be, and what mends it; `fatal` = a worker would lose or misplace messages."""
 
     topic: str
     problem: str
     fatal: bool
+    do: str
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.problem}"
@@ -89,24 +94,26 @@ async def differences(settings: Settings) -> list[Difference]:
     await admin.start()
     try:
         existing = set(await admin.list_topics())
-        found = [Difference(topic.name, "is missing", fatal=True) for topic in topics if topic.name not in existing]
-        found += await _generation(settings, existing)
+        mark = await generations.mark_of(settings) if settings.state_topic(SOURCES) in existing else None
+        problem = generations.problem(settings, mark, existing)
+        use = f"use generation {mark.generation}, KEYTRAIL_PARTITIONS={mark.partitions}" if problem and mark else ""
+        missing = [topic.name for topic in topics if topic.name not in existing]
+        found = [Difference(name, "is missing", fatal=True, do=use or _DO_ENSURE) for name in missing]
+        if problem:
+            found.append(Difference(settings.topic(KEY_EVENTS), problem, fatal=True, do=use or _DO_MIGRATE))
+        elif mark is not None:
+            found += await _left_behind(settings, mark, existing)
         return found + await _differences(admin, [topic for topic in topics if topic.name in existing])
     finally:
         await admin.close()
 
 
-async def _generation(settings: Settings, existing: set[str]) -> list[Difference]:
-    """Look whether the state is of this generation, and whether somebody is left behind in the one before."""
-    known = settings.state_topic(SOURCES) in existing
-    mark = await generations.mark_of(settings) if known else None
-    problem = generations.problem(settings, mark, existing)
-    if problem:
-        return [Difference(settings.topic(KEY_EVENTS), problem, fatal=True)]
-    if mark is None:
-        return []
+async def _left_behind(settings: Settings, mark: generations.Mark, existing: set[str]) -> list[Difference]:
+    """Look whether somebody still sends into the generation before."""
     said = f"messages still come, and nobody reads them: generation {mark.generation} is in use"
-    return [Difference(name, said, fatal=False) for name in await generations.sent_late(settings, mark, existing)]
+    do = f"start who sends there anew on generation {mark.generation}, and take the right to write there away"
+    late = await generations.sent_late(settings, mark, existing)
+    return [Difference(name, said, fatal=False, do=do) for name in late]
 
 
 async def _appear(admin: AIOKafkaAdminClient, names: set[str]) -> None:
@@ -140,14 +147,18 @@ async def _differences(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> l
     }
     configs = await _configs(admin, topics)
     found = [
-        Difference(topic.name, f"has {counts[topic.name]} partitions, {topic.partitions} needed", fatal=True)
+        Difference(
+            topic.name, f"has {counts[topic.name]} partitions, {topic.partitions} needed", fatal=True, do=_DO_COUNT
+        )
         for topic in topics
         if topic.exact and counts[topic.name] != topic.partitions
     ]
     for topic in topics:
         actual = configs.get(topic.name, {})
         found += [
-            Difference(topic.name, f"{key} is {actual.get(key)}, {value} needed", fatal=key == "cleanup.policy")
+            Difference(
+                topic.name, f"{key} is {actual.get(key)}, {value} needed", fatal=key == "cleanup.policy", do=_DO_SET
+            )
             for key, value in topic.config.items()
             if actual.get(key) != value
         ]

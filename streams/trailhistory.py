@@ -7,12 +7,12 @@ import msgspec
 
 from cryptocore.clock import parse_rfc3339
 from cryptocore.errors import EventInvalid
-from cryptocore.event_lines import AuditEvent
 from cryptocore.events import as_written, decode_line
 from cryptocore.keys import KeyState
+from cryptocore.life.resign import Told
+from cryptocore.lines.values import AuditEvent
+from cryptocore.lines.vocabulary import LIFE_CYCLE, TOKEN_ACTS
 from cryptocore.registry import Registry, Role
-from cryptocore.resign import Told
-from cryptocore.vocabulary import LIFE_CYCLE, TOKEN_ACTS
 from streams.index.port import DocKind, EventIndex
 
 _KEY_ACTS: Final = LIFE_CYCLE - TOKEN_ACTS

@@ -1,12 +1,12 @@
-"""Who used a key lately, from the monitor's index: what a blast radius asks (cryptocore.impact.UseHistory)."""
+"""Who used a key lately, from the monitor's index: what a blast radius asks (cryptocore.care.impact.UseHistory)."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from alerts.thresholds import DAY_MS, HOUR_MS
+from cryptocore.care.impact import ServiceUse
 from cryptocore.clock import Clock, SystemClock
-from cryptocore.impact import ServiceUse
-from cryptocore.vocabulary import DATA_USES, VAULT_CALLS, Operation, Phase
+from cryptocore.lines.vocabulary import DATA_USES, VAULT_CALLS, Operation, Phase
 from streams.index.port import DocKind, EventIndex
 
 WINDOWS_MS: Final = (HOUR_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS)

@@ -1,11 +1,8 @@
 """`keytrail worker`: puts registry, steps, index and deliveries together for the process that runs them."""
 
 import asyncio
-import logging
-import sys
-from collections.abc import Mapping
-
-import structlog
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from alerts.delivery import Notifier, WebhookNotifier
 from alerts.delivery_apprise import AppriseNotifier
@@ -13,27 +10,36 @@ from alerts.thresholds import Limits
 from cryptocore.clock import SystemClock
 from cryptocore.registry import Registry
 from streams.allowed import Allowed
+from streams.app import WorkerApp
 from streams.deliveries import Deliveries, LogNotifier
 from streams.feeds.vaults import VaultDeclarations
 from streams.index.elastic import ElasticIndex
 from streams.pipeline import StepFactory, steps
-from streams.process import work
+from streams.process import Application, work
 from streams.settings import Settings
+from streams.stderr import log_to_stderr
 
 
-def run(settings: Settings) -> None:
+def run(
+    settings: Settings, *, limits: Limits | None = None, application: Callable[..., Application] = WorkerApp
+) -> None:
     """Run until SIGTERM or SIGINT; ends the process with 70 when it must not go on.
+
+    Args:
+        settings: of this deployment.
+        limits: by which rules and steps judge; without them those of operation.
+        application: what brings messages and assignments to the shell.
 
     Raises:
         RegistryInvalid, VaultsInvalid, AllowedInvalid: one of the reviewed files cannot be used.
         SystemExit: 2 when the topics are not as they must be.
     """
     log_to_stderr(settings.log_level)
-    pipeline = pipeline_of(settings)
-    asyncio.run(_run(settings, pipeline))
+    pipeline = pipeline_of(settings, limits)
+    asyncio.run(_run(settings, pipeline, application))
 
 
-def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
+def pipeline_of(settings: Settings, limits: Limits | None = None) -> Mapping[str, StepFactory]:
     """Make the steps over the reviewed files that the settings name.
 
     Raises:
@@ -44,13 +50,22 @@ def pipeline_of(settings: Settings) -> Mapping[str, StepFactory]:
     allowed = None if settings.allowed_file is None else Allowed.load(settings.allowed_file)
     if allowed is not None:
         allowed.check(registry)
-    limits = Limits(decoy_keys=frozenset(settings.decoy_keys))
-    return steps(registry, limits, generation=settings.generation, declared=declared, allowed=allowed)
+    judged_by = replace(limits or Limits(), decoy_keys=frozenset(settings.decoy_keys))
+    return steps(registry, judged_by, generation=settings.generation, declared=declared, allowed=allowed)
 
 
-async def _run(settings: Settings, pipeline: Mapping[str, StepFactory]) -> None:
+async def _run(
+    settings: Settings, pipeline: Mapping[str, StepFactory], application: Callable[..., Application]
+) -> None:
     deliveries = Deliveries(channels(settings), canary=canary_route(settings))
-    await work(settings, pipeline, open_index(settings), deliver=deliveries.send, delivered=deliveries.counts)
+    await work(
+        settings,
+        pipeline,
+        open_index(settings),
+        deliver=deliveries.send,
+        delivered=deliveries.counts,
+        application=application,
+    )
 
 
 def channels(settings: Settings) -> dict[str, Notifier]:
@@ -82,22 +97,4 @@ def open_index(settings: Settings) -> ElasticIndex:
         replicas=settings.index_replicas,
         api_key=None if key is None else key.get_secret_value(),
         ca_certs=settings.elasticsearch_ca_file,
-    )
-
-
-def log_to_stderr(level: str) -> None:
-    """Log as JSON lines; libraries only what is a warning."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for talkative in ("elastic_transport", "httpx", "aiokafka", "faust", "mode"):
-        logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )

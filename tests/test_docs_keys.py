@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cryptocore.copies import Copies
+from cryptocore.life.copies import Copies
 
 PAGE = (Path(__file__).parent.parent / "docs" / "keys.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ LONGER_WITH_REASON = {
     "alerts/model.py": "all that rules see, in one place, as design.md asks: mostly fields and their meaning",
     "cryptocore/core.py": "the public face: half of it is the docstrings that callers read",
     "cryptocore/emitter.py": "one process's audit trail from open to close; its parts are files of their own already",
-    "cryptocore/spool.py": "one SQLite file and every statement that touches it",
+    "cryptocore/spool/file.py": "one SQLite file and every statement that touches it",
     "streams/index/elastic.py": "the only file that may import the client",
     "streams/index/writer.py": "one queue with its bounds; half of it is the meaning of its counters",
     "streams/keys.py": "the numbered protocol of a batch",

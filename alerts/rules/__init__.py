@@ -24,7 +24,7 @@ from alerts.rules import (
 )
 from alerts.system import system_finding
 from alerts.thresholds import Limits
-from cryptocore.vocabulary import Outcome
+from cryptocore.lines.vocabulary import Outcome
 
 ALL_RULES: Final[tuple[Detection[Any], ...]] = (
     Detection(revoked_key_decrypt.RULE, KeyUse, revoked_key_decrypt.evaluate, revoked_key_decrypt.EXAMPLES),

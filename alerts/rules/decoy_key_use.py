@@ -5,7 +5,7 @@ from alerts.model import Evidence, Finding, KeyUse, Rule, Scope, Severity
 from alerts.thresholds import HOUR_MS, Limits
 from alerts.words import short_id
 from cryptocore.events import Operation, Outcome
-from cryptocore.vocabulary import DATA_USES
+from cryptocore.lines.vocabulary import DATA_USES
 
 RULE = Rule(
     id="decoy_key_use",

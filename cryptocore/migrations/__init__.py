@@ -4,7 +4,7 @@ from typing import Final
 
 from alembic import op
 
-from cryptocore.store_schema import ADMIN_ROLE, SCHEMA, USE_ROLE
+from cryptocore.store.schema import ADMIN_ROLE, SCHEMA, USE_ROLE
 
 REFUSE: Final = f"""
 CREATE FUNCTION {SCHEMA}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$

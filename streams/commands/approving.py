@@ -10,7 +10,7 @@ import typer
 from streams.commands.terminal import fail
 
 if TYPE_CHECKING:
-    from cryptocore.approvals import Action, SignedApproval
+    from cryptocore.life.approvals import Action, SignedApproval
     from cryptocore.records import SignedRecord
     from cryptocore.signing import Signer
 
@@ -25,7 +25,7 @@ _SKEW_MS: Final = 60_000
 
 def read(files: Iterable[Path]) -> "list[SignedApproval]":
     """Read approvals, or end with what is wrong."""
-    from cryptocore.approvals import ApprovalInvalid, SignedApproval
+    from cryptocore.life.approvals import ApprovalInvalid, SignedApproval
 
     found = []
     for file in files:
@@ -62,7 +62,7 @@ def write_new(file: Path, content: bytes) -> None:
 
 def of_record(action: "Action", record: "SignedRecord", signer: "Signer", *, now_ms: int, hours: int) -> bytes:
     """Approve an act on a key version as its record is now; gives one line."""
-    from cryptocore.approvals import NONCE_SIZE, Approval, sign_approval
+    from cryptocore.life.approvals import NONCE_SIZE, Approval, sign_approval
 
     made = Approval.of_key(
         action,
@@ -79,7 +79,7 @@ def of_statement(
     action: "Action", statement: bytes, signer: "Signer", *, deployment: bytes, now_ms: int, hours: int
 ) -> bytes:
     """Approve the very bytes of a statement; gives one line."""
-    from cryptocore.approvals import NONCE_SIZE, Approval, sign_approval
+    from cryptocore.life.approvals import NONCE_SIZE, Approval, sign_approval
 
     made = Approval.of_file(
         action,

@@ -17,6 +17,7 @@ from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, complaint, fail
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
+    from cryptocore.reading import StoreReader
 
 T = TypeVar("T")
 
@@ -41,6 +42,11 @@ def core_answers() -> Iterator[None]:
         raise fail(str(problem), UNREACHABLE) from None
     except CoreError as problem:
         raise fail(str(problem)) from None
+
+
+def look(work: "Callable[[StoreReader], Coroutine[Any, Any, T]]") -> T:
+    """Read what the key store alone tells; no other setting is asked for, and nothing else opened."""
+    return asyncio.run(_with_reader(work))
 
 
 def ask(work: "Callable[[CryptoCore], Coroutine[Any, Any, T]]") -> T:
@@ -72,6 +78,16 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise fail("this cannot be undone: say --yes, or run it in a terminal")
     typer.confirm(question, abort=True, err=True)
+
+
+async def _with_reader(work: "Callable[[StoreReader], Coroutine[Any, Any, T]]") -> T:
+    from cryptocore.reading import StoreReader
+
+    reader = StoreReader.from_env()
+    try:
+        return await work(reader)
+    finally:
+        reader.close()
 
 
 async def _with_core(work: "Callable[[CryptoCore], Coroutine[Any, Any, T]]", *, relays: bool) -> T:

@@ -9,7 +9,7 @@ import typer
 from streams.commands.terminal import console, fail, needs, plainly
 
 if TYPE_CHECKING:
-    from cryptocore.drain import Drained
+    from cryptocore.spool.drain import Drained
 
 
 def drain(
@@ -21,9 +21,9 @@ def drain(
     Spools in use are left alone. It needs the service's signer, and neither its key store nor its vault.
     """
     needs("pydantic_settings", "aiokafka", extra="monitor")
-    from cryptocore.drain import Drain
     from cryptocore.errors import CoreError
     from cryptocore.settings import EmitterSettings
+    from cryptocore.spool.drain import Drain
 
     try:
         settings = EmitterSettings.load()

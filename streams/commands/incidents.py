@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryptocore.terms import IncidentKind, Terms
-from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers
+from cryptocore.care.terms import IncidentKind, Terms
+from streams.commands.core import ADMINISTRATION, Actor, Json, Note, Purpose, a_person, ask, core_answers, look
 from streams.commands.terminal import complaint, console, fail, now_ms, print_json, print_table, said_ms
 
 if TYPE_CHECKING:
-    from cryptocore.core import CryptoCore
-    from cryptocore.incident_facts import Incident
+    from cryptocore.care.incident_facts import Incident
+    from cryptocore.reading import StoreReader
+
+if TYPE_CHECKING:
+    from cryptocore.care.incident_facts import Incident
 
 incidents = typer.Typer(help="Incidents and what they owe (docs/incidents.md).", no_args_is_help=True)
 
@@ -29,12 +32,12 @@ def list_(
 ) -> None:
     """List incidents, the newest first, with what they owe and what of it is late."""
 
-    async def read(core: "CryptoCore") -> tuple[list["Incident"], int, tuple[str, ...]]:
-        incidents = core.incidents()
+    async def read(store: "StoreReader") -> tuple[list["Incident"], int, tuple[str, ...]]:
+        incidents = store.incidents
         return await incidents.all(closed=closed), await incidents.database_ms(), await incidents.unbelieved()
 
     with core_answers():
-        found, now, unbelieved = ask(read)
+        found, now, unbelieved = look(read)
     shown = [_shown(one, now) for one in found]
     for one in unbelieved:
         said = f"keytrail: {one} is not shown: somebody else wrote, changed or took away a revision of it"
@@ -59,11 +62,11 @@ def show(
 ) -> None:
     """Show an incident and how it came to be so, revision by revision."""
 
-    async def read(core: "CryptoCore") -> tuple[list["Incident"], int]:
-        return await core.incidents().history(ident), await core.incidents().database_ms()
+    async def read(store: "StoreReader") -> tuple[list["Incident"], int]:
+        return await store.incidents.history(ident), await store.incidents.database_ms()
 
     with core_answers():
-        found, now = ask(read)
+        found, now = look(read)
     shown = _shown(found[-1], now)
     shown["history"] = [_revision(one) for one in found]
     if as_json:
@@ -125,7 +128,7 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Add a revision that says something anew; lists grow."""
-    from cryptocore.incident_facts import Change
+    from cryptocore.care.incident_facts import Change
 
     a_person(actor)
     change = Change(

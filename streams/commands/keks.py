@@ -22,13 +22,14 @@ from streams.commands.core import (
     told,
 )
 from streams.commands.keks_look import Alias, print_kek, shown_kek
-from streams.commands.keys_destroy import CopiesFile, copies_of
+from streams.commands.keys_destroy import CopiesFile, copies_of, tell_unbelieved
 from streams.commands.terminal import NOT_ALL_WELL, console, fail
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-    from cryptocore.kek_looking import Kek
-    from cryptocore.keks import Giving
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.keks.life import Giving
+    from cryptocore.keks.looking import Kek
 
 keks = typer.Typer(help="KEKs, in their vault (docs/keys.md).", no_args_is_help=True)
 keks.command("list")(keks_look.list_)
@@ -150,7 +151,10 @@ def purge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Purge a deleted KEK for good, as two people approved (--statement FILE first, then --approvals)."""
+    """Purge a deleted KEK for good, as two people approved (--statement FILE first, then --approvals).
+
+    When it is done and could not be stated, call it again with the same approvals.
+    """
     by = told(actor, purpose, note)
     with core_answers():
         if statement is not None:
@@ -161,7 +165,13 @@ def purge(
             raise fail("two people approve a purge: write what they approve with --statement FILE")
         giving = _giving("purge", kek, None, copies, accept_loss, approvals)
         confirm(f"Purge the KEK {kek}? Nothing brings it back.", yes=yes)
-    _done(lambda core: core.keks.purge(kek, giving=giving, **by), as_json=as_json)
+
+        async def work(core: "CryptoCore") -> "tuple[Kek, KekEnds]":
+            return await core.keks.purge(kek, giving=giving, **by), await core.keks.ends()
+
+        found, ends = act(work)
+    tell_unbelieved(ends)
+    print_kek(shown_kek(found, ends), as_json=as_json)
 
 
 @keks.command()
@@ -182,7 +192,7 @@ def _giving(  # noqa: PLR0917 - what the command line says
     verb: str, kek: str, version: str | None, copies: Path | None, accept_loss: Path | None, approvals: list[Path]
 ) -> "Giving":
     """Read what allows an act; where a loss is to be accepted and not written down yet, write it and end."""
-    from cryptocore.keks import Giving
+    from cryptocore.keks.life import Giving
 
     declared, signed = copies_of(copies), approving.read(approvals)
     if accept_loss is not None and not accept_loss.exists():

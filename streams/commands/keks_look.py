@@ -6,17 +6,18 @@ import typer
 
 from streams.commands.core import Json, ask, core_answers
 from streams.commands.indexed import index_answers
-from streams.commands.keys_destroy import CopiesFile, copies_of
+from streams.commands.keys_destroy import CopiesFile, copies_of, tell_unbelieved
 from streams.commands.keys_risk import print_radius
 from streams.commands.monitored import IndexCopy, Monitor, monitored
 from streams.commands.owners import cell, print_rows
 from streams.commands.terminal import NOT_ALL_WELL, console, print_json, print_table
 
 if TYPE_CHECKING:
+    from cryptocore.care.impact import BlastRadius
     from cryptocore.core import CryptoCore
-    from cryptocore.impact import BlastRadius
-    from cryptocore.kek_dependence import Dependence
-    from cryptocore.kek_looking import Kek
+    from cryptocore.keks.dependence import Dependence
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.keks.looking import Kek
 
 Alias = Annotated[str, typer.Argument(help="The KEK, by its alias.", metavar="KEK")]
 
@@ -36,10 +37,15 @@ _HEADS = ("kek", "vault key", "state", "current", "key versions", "for new keys"
 
 
 def show(*, kek: Alias, as_json: Json = False) -> None:
-    """Show a KEK, version by version."""
+    """Show a KEK, version by version; those that were purged, too."""
+
+    async def read(core: "CryptoCore") -> "tuple[Kek, KekEnds]":
+        return await core.keks.get(kek), await core.keks.ends()
+
     with core_answers():
-        found = shown_kek(ask(lambda core: core.keks.get(kek)))
-    print_kek(found, as_json=as_json)
+        found, ends = ask(read)
+    tell_unbelieved(ends)
+    print_kek(shown_kek(found, ends), as_json=as_json)
 
 
 def rewrap_status(*, kek: Alias, as_json: Json = False) -> None:
@@ -87,8 +93,8 @@ def blast_radius(
         console.print(f"By all signed records: {found}.", markup=False, soft_wrap=True)
 
 
-def shown_kek(kek: "Kek") -> dict[str, Any]:
-    """Give a KEK as JSON shows it."""
+def shown_kek(kek: "Kek", ends: "KekEnds | None" = None) -> dict[str, Any]:
+    """Give a KEK as JSON shows it, with versions that are gone where their ends are given."""
     from cryptocore.clock import rfc3339_ms
 
     def at(moment_ms: int | None) -> str | None:
@@ -107,9 +113,15 @@ def shown_kek(kek: "Kek") -> dict[str, Any]:
         }
         for one in (state.versions if state else ())
     ]
+    gone = {one.version: one.gone_ms for one in (ends.known if ends else ()) if one.alias == kek.alias and one.gone_ms}
     versions += [
-        {"version": version, "state": "not shown by the vault", "current": False, "key_versions": count}
-        for version, count in kek.deks.items()
+        {
+            "version": version,
+            "state": f"purged, gone by {at(gone[version])}" if version in gone else "not shown by the vault",
+            "current": False,
+            "key_versions": kek.deks.get(version, 0),
+        }
+        for version in dict.fromkeys((*kek.deks, *gone))
         if version not in known
     ]
     return {

@@ -26,7 +26,7 @@ from streams.commands.owners import Integration, Key, Secret, Tenant, Version, c
 from streams.commands.terminal import console, fail, print_json, said_ms
 
 if TYPE_CHECKING:
-    from cryptocore.compromise import Compromise
+    from cryptocore.care.compromise import Compromise
     from cryptocore.core import CryptoCore
     from cryptocore.keyinfo import KeyInfo
 
@@ -203,7 +203,7 @@ def _confirmed(verb: str, key: str, version: int | None, *, yes: bool) -> None:
     """Ask, saying what hangs on the key."""
     if yes:
         return
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     found = ask(lambda core: core.blast_radius(key))
     numbers = [one.version for one in found.keys if version in (None, one.version)]
@@ -215,7 +215,7 @@ def _confirmed(verb: str, key: str, version: int | None, *, yes: bool) -> None:
 
 
 def _done(work: "Callable[[CryptoCore], Coroutine[Any, Any, list[KeyInfo]]]", *, as_json: bool) -> None:
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     with core_answers():
         changed = act(work)
@@ -228,7 +228,7 @@ def _done(work: "Callable[[CryptoCore], Coroutine[Any, Any, list[KeyInfo]]]", *,
 
 
 def _shown(info: "KeyInfo") -> dict[str, Any]:
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     return {
         "owner": owner_name(info.owner),

@@ -13,11 +13,11 @@ from streams.commands.owners import counted
 from streams.commands.terminal import console, fail, now_ms
 
 if TYPE_CHECKING:
-    from cryptocore.approvals import Action
     from cryptocore.core import CryptoCore
+    from cryptocore.life.approvals import Action
     from cryptocore.registry import Registry
     from cryptocore.signing import Signer
-    from cryptocore.store import KeyVersion
+    from cryptocore.store.key_store import KeyVersion
 
 
 class OnKeys(StrEnum):
@@ -56,8 +56,8 @@ def approve(
 
 
 def _of_keys(what: list[str], action: OnKeys, signer_file: Path, hours: int, *, yes: bool) -> bytes:
-    from cryptocore.approvals import Action
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
+    from cryptocore.life.approvals import Action
 
     meant = {OnKeys.DESTROY: Action.DESTROY, OnKeys.RECOVERY_GRANT: Action.RECOVERY_GRANT}[action]
 
@@ -110,8 +110,8 @@ def _of_statement(file: Path, signer_file: Path, hours: int, *, yes: bool) -> by
 def _statement(file: Path, content: bytes) -> "tuple[Action, str]":
     import msgspec
 
-    from cryptocore.approvals import Action
-    from cryptocore.kek_dependence import LOSS, PURGE, statement_text
+    from cryptocore.keks.dependence import LOSS, PURGE, statement_text
+    from cryptocore.life.approvals import Action
 
     actions = {PURGE: Action.PURGE, LOSS: Action.ACCEPT_LOSS}
     try:

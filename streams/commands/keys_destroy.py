@@ -22,12 +22,13 @@ from streams.commands.core import (
     told,
 )
 from streams.commands.owners import print_rows
-from streams.commands.terminal import SOME_REJECTED, console, fail, now_ms, print_json
+from streams.commands.terminal import SOME_REJECTED, complaint, console, fail, now_ms, print_json
 
 if TYPE_CHECKING:
-    from cryptocore.copies import Copies
     from cryptocore.core import CryptoCore
-    from cryptocore.destruction import Destruction, Disbelieved
+    from cryptocore.keks.ends import KekEnds
+    from cryptocore.life.copies import Copies
+    from cryptocore.life.destruction import Destruction, Disbelieved
 
 destroy = typer.Typer(help="Destroy key versions: request, restore, finish, certificate.", no_args_is_help=True)
 
@@ -121,28 +122,33 @@ def certificate(
     out: Annotated[Path, typer.Option(help="A new file for the certificate.")],
     copies: CopiesFile = None,
     purged: Annotated[
-        list[str], typer.Option(help="When a KEK version was purged: ALIAS/VERSION=TIME. Repeatable.")
+        list[str],
+        typer.Option(
+            help="When a KEK version was purged elsewhere than by `keks purge`: ALIAS/VERSION=TIME. Repeatable."
+        ),
     ] = [],  # noqa: B006 - typer's way to say "none"
     as_json: Json = False,
 ) -> None:
     """Issue the certificate of a destruction, a minute after it; again when more is known."""
-    from cryptocore.destruction import read_certificate
+    from cryptocore.life.destruction import read_certificate
 
     declared, when = copies_of(copies), dict(map(_purge, purged))
     if out.exists():
         raise fail(f"{out} is there already; nothing was written")
 
-    async def work(core: "CryptoCore") -> tuple[bytes, Any]:
+    async def work(core: "CryptoCore") -> "tuple[bytes, Any, KekEnds]":
         found = await core.certify_destruction(ident, copies=declared, kek_purges=when)
         assert found.certificate is not None
-        return found.certificate, read_certificate(found.certificate, core.parts.registry)
+        return found.certificate, read_certificate(found.certificate, core.parts.registry), await core.keks.ends()
 
     with core_answers():
-        text, read = ask(work)
+        text, read, ends = ask(work)
+    tell_unbelieved(ends)
     approving.write_new(out, text)
     shown = {
         "file": str(out),
         "keys": [f"{item.key_id}/{item.version}" for item in read.items],
+        "purged": {f"{kek.alias}/{kek.version}": kek.purged_at for item in read.items for kek in item.keks},
         "overwritten_at": read.overwritten_at,
         "unrecoverable_after": read.unrecoverable_after,
     }
@@ -150,13 +156,16 @@ def certificate(
         print_json(shown)
         return
     console.print(f"{out}: certificate of {', '.join(shown['keys'])}", markup=False, soft_wrap=True)
+    for kek, purged_at in shown["purged"].items():
+        ended = f"gone by {purged_at}" if purged_at else "not known to be purged"
+        console.print(f"{kek} {ended}", markup=False, soft_wrap=True)
     console.print(f"overwritten          {read.overwritten_at}", markup=False)
     console.print(f"unrecoverable after  {read.unrecoverable_after}", markup=False)
 
 
 def copies_of(file: Path | None) -> "Copies":
     """Read the declared copies, or end with what is wrong; none are declared where no file is named."""
-    from cryptocore.copies import UNDECLARED, Copies, CopiesInvalid
+    from cryptocore.life.copies import UNDECLARED, Copies, CopiesInvalid
 
     if file is None:
         return UNDECLARED
@@ -164,6 +173,15 @@ def copies_of(file: Path | None) -> "Copies":
         return Copies.load(file)
     except CopiesInvalid as problem:
         raise fail(str(problem) if problem.field == "file" else f"{file}: {problem}") from None
+
+
+def tell_unbelieved(ends: "KekEnds") -> None:
+    """Name the KEKs of whose end nothing is shown, since somebody else wrote of it."""
+    for one in ends.unbelieved:
+        said = (
+            f"keytrail: what was seen of the KEK {one} does not count: somebody else wrote, changed or took away some"
+        )
+        complaint.print(said, style="red", markup=False, soft_wrap=True)
 
 
 def _purge(text: str) -> tuple[tuple[str, str], int]:

@@ -12,8 +12,8 @@ from streams.commands.owners import Integration, Key, Secret, Tenant, owner_of, 
 from streams.commands.terminal import NOT_ALL_WELL, complaint, console, print_json
 
 if TYPE_CHECKING:
+    from cryptocore.care.inventory import Held, Moment
     from cryptocore.core import CryptoCore
-    from cryptocore.inventory import Held, Moment
 
 MOST_USES = 1_000
 
@@ -69,7 +69,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the versions of a key, its label, and the rotations that are open."""
-    from cryptocore.inventory import Held
+    from cryptocore.care.inventory import Held
 
     async def read(core: "CryptoCore") -> dict[str, Any]:
         if key is None:
@@ -138,7 +138,7 @@ _MOMENT = ("at", "version", "revision", "act", "state", "reason", "actor", "purp
 
 
 def _row(held: "Held") -> dict[str, Any]:
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     if held.version is None:
         return {"key": held.key_id, "version": held.number, "problem": f"not to be believed: {held.problem}"}

@@ -12,8 +12,8 @@ from streams.commands.owners import Key, counted, print_rows
 from streams.commands.terminal import NOT_ALL_WELL, complaint, console, print_json
 
 if TYPE_CHECKING:
+    from cryptocore.care.impact import BlastRadius
     from cryptocore.core import CryptoCore
-    from cryptocore.impact import BlastRadius
 
 
 def blast_radius(
@@ -42,7 +42,7 @@ def overdue(
     as_json: Json = False,
 ) -> None:
     """List what is late: keys, KEKs, rotations, expired tokens, incidents. Ends with 1 if anything is."""
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     async def read(core: "CryptoCore") -> list[dict[str, Any]]:
         created, purges = ({}, {}) if offline else await _of_vaults(core)
@@ -75,7 +75,7 @@ _LATE = ("since", "kind", "subject", "owner", "team", "what")
 
 def print_radius(found: "BlastRadius", *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
     """Print what hangs on a key or a KEK; `more` goes into the JSON."""
-    from cryptocore.compromise import owner_name
+    from cryptocore.care.compromise import owner_name
 
     keys = [
         {

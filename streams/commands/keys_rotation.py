@@ -22,7 +22,7 @@ from streams.commands.terminal import console, print_json
 
 if TYPE_CHECKING:
     from cryptocore.core import CryptoCore
-    from cryptocore.rotations import Rotation
+    from cryptocore.life.rotations import Rotation
 
 rotation = typer.Typer(help="Rotations that are open, and their steps.", no_args_is_help=True)
 
@@ -87,8 +87,8 @@ def retire(
 
 
 def _shown(one: "Rotation") -> dict[str, Any]:
+    from cryptocore.care.compromise import owner_name
     from cryptocore.clock import rfc3339_ms
-    from cryptocore.compromise import owner_name
 
     return {
         "id": one.id,

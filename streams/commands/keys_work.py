@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryptocore.core import CryptoCore
-    from cryptocore.cursors import Progress
     from cryptocore.keyinfo import KeyInfo
-    from cryptocore.resign import Resigned
+    from cryptocore.life.resign import Resigned
+    from cryptocore.store.cursors import Progress
 
 MAX_BARE = 4_096
 
@@ -124,8 +124,8 @@ def import_(
     wrapped = _wrapped(file)
 
     async def work(core: "CryptoCore") -> "KeyInfo":
-        from cryptocore.bare import BareWrap
-        from cryptocore.importing import BareDek
+        from cryptocore.life.bare import BareWrap
+        from cryptocore.life.importing import BareDek
 
         for name in filter(None, (alias, kek)):
             core.keks.wrapper(name)

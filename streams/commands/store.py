@@ -8,7 +8,7 @@ import typer
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, console, fail, needs, print_json, print_table
 
 if TYPE_CHECKING:
-    from cryptocore.store_engine import StoreOptions
+    from cryptocore.store.engine import StoreOptions
 
 store = typer.Typer(help="The database of the key store (docs/operations.md).", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ Address = Annotated[
 def migrate(url: Address = "") -> None:
     """Make or renew the tables in the schema `keytrail`, as a user who owns the database. Services never do this."""
     from cryptocore.errors import ConfigurationError, KeyUnavailable
-    from cryptocore.store_migration import migrate as apply
+    from cryptocore.store.migration import migrate as apply
 
     address = _address(url)
     try:
@@ -48,7 +48,7 @@ def check(
 ) -> None:
     """Look at schema, triggers, grants and clock with the rights of a service's user. Ends with 1 if any is wrong."""
     from cryptocore.errors import ConfigurationError
-    from cryptocore.store_check import check as look
+    from cryptocore.store.check import check as look
 
     address = _address(url)
     try:
@@ -71,6 +71,6 @@ def _address(given: str) -> str:
 
 
 def _options() -> "StoreOptions":
-    from cryptocore.store_engine import StoreOptions
+    from cryptocore.store.engine import StoreOptions
 
     return StoreOptions(allow_plaintext=os.environ.get(_PLAINTEXT, "").lower() in ("1", "true", "yes", "on"))

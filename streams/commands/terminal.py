@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alerts.words import printable
 from cryptocore.clock import SystemClock
 from cryptocore.errors import ConfigurationError, Failed, FormatError
 from streams.commands.moments import moment_ms
@@ -76,10 +77,12 @@ def print_json(value: Any) -> None:
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table of which nothing is cut; into a pipe as wide as it is. Cells are text, never markup.
 
+    Nor are they what a terminal would obey: names in logs are written by strangers.
+
     What is one word, an id for instance, is what people copy: it stays in one piece, and sentences fold. Where the
     terminal is too narrow for that, each row is a block of lines instead.
     """
-    kept = [list(map(str, row)) for row in rows]
+    kept = [[printable(str(cell)) for cell in row] for row in rows]
     out = Console(highlight=False, emoji=False, width=None if console.is_terminal else _PIPE_WIDTH)
     columns = [[head, *(row[at] for row in kept)] for at, head in enumerate(heads)]
     single = [not any(len(cell.split()) > 1 for cell in column[1:]) for column in columns]

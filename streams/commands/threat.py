@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryptocore.terms import ThreatLevel
-from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, ask, core_answers
+from cryptocore.care.terms import ThreatLevel
+from streams.commands.core import ADMINISTRATION, Actor, Json, Purpose, a_person, ask, core_answers, look
 from streams.commands.moments import coming_ms
 from streams.commands.terminal import console, fail, now_ms, print_json
 
 if TYPE_CHECKING:
-    from cryptocore.threat import Threat
+    from cryptocore.care.threat import Threat
 
 threat = typer.Typer(help="The threat level: raised for a while, for a reason.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def show(
 ) -> None:
     """Show the level that counts now, and who set it last."""
     with core_answers():
-        found = ask(lambda core: core.threats.now())
+        found = look(lambda store: store.threats.now())
     _print(found, as_json=as_json)
 
 

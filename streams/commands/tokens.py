@@ -18,6 +18,7 @@ from streams.commands.core import (
     ask,
     confirm,
     core_answers,
+    look,
 )
 from streams.commands.terminal import console, fail, print_json, print_table
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptocore.core import CryptoCore
-    from cryptocore.token_rows import Reach, TokenInfo
+    from cryptocore.tokens.rows import Reach, TokenInfo
 
 tokens = typer.Typer(help="Tokens kept for tenants (docs/tokens.md).", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def list_(
     """List tokens, never their values."""
     with core_answers():
         reach = _reach(tenant, integration, secret, key, token)
-        found = ask(lambda core: core.tokens.tokens(reach, ended=ended, limit=limit))
+        found = look(lambda store: store.tokens(reach, ended=ended, limit=limit))
     _print(found, as_json=as_json)
 
 
@@ -122,7 +123,7 @@ def _reach(
 ) -> "Reach":
     from cryptocore.core_keys import raw_key_id
     from cryptocore.envelope import Owner
-    from cryptocore.token_rows import Reach
+    from cryptocore.tokens.rows import Reach
 
     if secret is not None and (tenant is not None or integration is not None):
         raise fail("either --secret, or --tenant and --integration")
@@ -150,8 +151,8 @@ _COLUMNS = (
 
 
 def _shown(info: "TokenInfo") -> dict[str, Any]:
+    from cryptocore.care.compromise import owner_name
     from cryptocore.clock import rfc3339_ms
-    from cryptocore.compromise import owner_name
 
     shown: dict[str, Any] = {
         "owner": owner_name(info.owner),

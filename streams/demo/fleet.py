@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
 from cryptocore.envelope import Owner
-from cryptocore.vocabulary import VAULT_CALLS
+from cryptocore.lines.vocabulary import VAULT_CALLS
 from streams.demo.company import ADMIN, KEEPERS, Owned
 from streams.demo.world import Tape, World
 

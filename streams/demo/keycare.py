@@ -6,13 +6,13 @@ Acts like those of attacks.py, all honest; each says in a line what came of it.
 from collections.abc import AsyncIterator
 
 from cryptocore import acting
-from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval
-from cryptocore.copies import Copies
-from cryptocore.destruction import read_certificate
 from cryptocore.errors import Denied
 from cryptocore.keyinfo import KeyInfo
-from cryptocore.rows import Row
-from cryptocore.token_moving import reencrypt_tokens
+from cryptocore.life.approvals import Action, Approval, SignedApproval, sign_approval
+from cryptocore.life.callers_rows import Row
+from cryptocore.life.copies import Copies
+from cryptocore.life.destruction import read_certificate
+from cryptocore.tokens.moving import reencrypt_tokens
 from streams.demo.company import ADMIN, LEAVING, LENA, TOM
 from streams.demo.fleet import Process
 from streams.demo.stage import Stage

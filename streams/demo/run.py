@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from alerts.delivery import ConsoleNotifier
 from alerts.thresholds import Limits
-from cryptocore.terms import Classification
+from cryptocore.care.terms import Classification
 from reports import weekly
 from streams.batchfile import write_batches
 from streams.demo.company import ADMIN, HOSTS, KEKS, SERVICES, TEAMS, TENANTS, Owned

@@ -17,7 +17,7 @@ from cryptocore.envelope import Owner
 from cryptocore.events import AuditEvent, decode_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from streams.demo.company import HOSTS, KEEPERS, KEKS, LENA, PROD, SERVICES, TOM, Company, found
 from streams.demo.simclock import WEEK_END_US, WEEK_START_US, SimClock
 from streams.demo.vault import VaultServer

@@ -29,12 +29,7 @@ async def look(settings: Settings, clock: Clock) -> list[Finding]:
         return area.findings
     area.ok(settings.kafka_bootstrap, "answers")
     for difference in differences:
-        if difference.fatal:
-            area.wrong(difference.topic, difference.problem, "keytrail topics ensure makes what is missing")
-        else:
-            area.wrong(
-                difference.topic, difference.problem, "set it with Kafka's own tools; docs/operations.md has why"
-            )
+        area.wrong(difference.topic, difference.problem, difference.do)
     if not differences:
         area.ok("topics", f"all {len(topics.wanted(settings))} are as they must be")
     if settings.topic_replication == 1 and not all_loopback(settings.kafka_bootstrap):

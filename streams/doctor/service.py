@@ -10,12 +10,12 @@ from typing import Final
 
 from cryptocore.core import CryptoCore
 from cryptocore.errors import ConfigurationError, FormatError
+from cryptocore.lines.vocabulary import Durability, Reason
 from cryptocore.registry import Registry
 from cryptocore.settings import CoreSettings, build
-from cryptocore.spool_lock import is_held, spools_of
-from cryptocore.store_check import check
-from cryptocore.store_engine import StoreOptions
-from cryptocore.vocabulary import Durability, Reason
+from cryptocore.spool.lock import is_held, spools_of
+from cryptocore.store.check import check
+from cryptocore.store.engine import StoreOptions
 from cryptocore.wrapping import KeyWrapper, VaultCallFailed
 from streams.doctor.findings import Area, Finding, Verdict
 

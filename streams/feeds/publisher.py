@@ -42,7 +42,7 @@ class Publisher:
         """Connect, and compare the number of partitions: feeds that disagree would part the copies of a record.
 
         Raises:
-            ConfigurationError: the topic has another number of partitions.
+            ConfigurationError: the topic is missing, or has another number of partitions.
             KafkaError: the broker does not answer.
         """
         producer = AIOKafkaProducer(
@@ -87,9 +87,12 @@ class Publisher:
             await producer.stop()
 
     async def _compare(self, producer: AIOKafkaProducer) -> None:
-        found = len(await producer.partitions_for(self._topic))
-        if found != self._partitions:
-            raise ConfigurationError(f"topic {self._topic} has {found} partitions, not {self._partitions}")
+        """Look it up among all topics: asking for one that is missing makes it on some brokers, and waits on others."""
+        found = (await producer.client.fetch_all_metadata()).partitions_for_topic(self._topic)
+        if found is None:
+            raise ConfigurationError(f"topic {self._topic} is missing; see `keytrail topics ensure`")
+        if len(found) != self._partitions:
+            raise ConfigurationError(f"topic {self._topic} has {len(found)} partitions, not {self._partitions}")
 
     async def _send(self, record: dict[str, Any], place: str) -> asyncio.Future[Any] | None:
         assert self._producer is not None, "not open"

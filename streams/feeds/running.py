@@ -1,16 +1,13 @@
 """A feed as a process: logs to stderr, ends on SIGTERM and SIGINT, says what it did."""
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable
-
-import structlog
 
 from cryptocore.clock import SystemClock
 from streams.feeds.publisher import Publisher
 from streams.settings import Settings
+from streams.stderr import log_to_stderr
 
 SAY_EVERY_S = 60
 
@@ -23,7 +20,7 @@ def run(settings: Settings, feed: str, level: str, work: Callable[[Publisher], A
     Raises:
         KafkaError, ConfigurationError: the log cannot be used as configured.
     """
-    _log_to_stderr(level)
+    log_to_stderr(level)
     return asyncio.run(_run(Publisher(settings, feed=feed, clock=SystemClock()), work))
 
 
@@ -52,18 +49,3 @@ async def _say(publisher: Publisher) -> None:
     while True:
         await asyncio.sleep(SAY_EVERY_S)
         publisher.tally.say()
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("azure").setLevel(logging.WARNING)  # it logs every request's headers at INFO
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

@@ -23,6 +23,9 @@ from streams.index.mappings import LAYOUTS, mapping
 from streams.index.port import DocKind, Document, IndexUnavailable, Refused
 
 REQUEST_TIMEOUT_S: Final = 30.0
+SHARD_TIMEOUT: Final = "10s"
+"""How long the server waits for a shard that is away: less than we wait for the server, so that the documents of other
+shards are written, and the answer says what was the matter."""
 PAGE: Final = 2_000
 """Documents a page of `find`: a few MiB."""
 BUCKETS: Final = 5_000
@@ -161,7 +164,9 @@ class ElasticIndex:
         body = b"".join([part for document in documents for part in self._operation(document)])
         try:
             async with _translated():
-                answer = await self._client.bulk(operations=cast("Any", body), filter_path=_BULK_ANSWER)
+                answer = await self._client.bulk(
+                    operations=cast("Any", body), filter_path=_BULK_ANSWER, timeout=SHARD_TIMEOUT
+                )
         except _TooLarge:
             if len(documents) == 1:
                 return [Refused(documents[0], "larger than the server takes")]

@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval
+from cryptocore.life.approvals import Action, Approval, SignedApproval, sign_approval
 from cryptocore.records import SignedRecord
 from cryptocore.signing import Signer
 from cryptocore.testing import CoreUnderTest

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from cryptocore.envelope import Owner
-from cryptocore.rows import Row
+from cryptocore.life.callers_rows import Row
 
 
 class CallersRows:

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from cryptocore import reencrypt, testing
+from cryptocore import testing
 from cryptocore.envelope import Owner
-from cryptocore.rows import Row
+from cryptocore.life import reencrypt
+from cryptocore.life.callers_rows import Row
 from cryptocore.signing import Signer
 from cryptocore.testing import CoreUnderTest
 from cryptocore.wrapping import LocalKeyWrapper

@@ -20,11 +20,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from cryptocore.approvals import Approval, SignedApproval
 from cryptocore.batch import Seal, SealedBatch, open_batch
 from cryptocore.envelope import Header, Owner, Suite
 from cryptocore.errors import FormatError
 from cryptocore.events import decode_line, decode_lines, encode_line
+from cryptocore.life.approvals import Approval, SignedApproval
 from cryptocore.purposes import Purposes
 from cryptocore.records import KeyRecord, SignedRecord
 from cryptocore.registry import Registry

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from cryptocore.batch import SealedBatch, open_batch
-from cryptocore.entries import new_id
 from cryptocore.events import AuditEvent, KekRef, KeyRef, Line, Operation, Outcome, OwnerRef, Phase, Reason
 from cryptocore.keys import KeyState
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
+from cryptocore.spool.entries import new_id
 from cryptocore.testing import START, CountedIds
 
 DEPLOYMENT = bytes(range(16))

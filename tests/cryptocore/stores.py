@@ -14,10 +14,10 @@ from cryptocore.envelope import Owner, Suite
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.records import NO_PREVIOUS, KeyRecord, sign_record
 from cryptocore.signing import Signer
-from cryptocore.store import Change, KeyStore, KeyVersion
-from cryptocore.store_engine import StoreOptions
-from cryptocore.store_migration import migrate
-from cryptocore.store_schema import metadata
+from cryptocore.store.engine import StoreOptions
+from cryptocore.store.key_store import Change, KeyStore, KeyVersion
+from cryptocore.store.migration import migrate
+from cryptocore.store.schema import metadata
 from cryptocore.testing import START, register
 from cryptocore.wrapping import WrapAlgorithm
 

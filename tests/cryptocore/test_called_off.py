@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import Connection, text, update
 
 from cryptocore import testing
-from cryptocore.destruction import REQUEST
 from cryptocore.envelope import Owner
 from cryptocore.errors import InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Reason
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.rotation_tables import DESTRUCTION
-from cryptocore.statement_tables import STATEMENT
-from cryptocore.store import StoreConflict
+from cryptocore.life.destruction import REQUEST
+from cryptocore.store.key_store import StoreConflict
+from cryptocore.store.rotation_tables import DESTRUCTION
+from cryptocore.store.statement_tables import STATEMENT
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS
 from tests.cryptocore.stores import Database, postgres_database, sqlite_database

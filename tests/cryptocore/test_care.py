@@ -11,7 +11,6 @@ from types import TracebackType
 import pytest
 
 from cryptocore import Owner, acting, testing
-from cryptocore.adoption import adopt
 from cryptocore.errors import (
     AuditUnavailable,
     BatchRejected,
@@ -24,7 +23,8 @@ from cryptocore.errors import (
 )
 from cryptocore.events import Operation, Outcome, Phase
 from cryptocore.registry import Role
-from cryptocore.spool import Spool
+from cryptocore.spool.adoption import adopt
+from cryptocore.spool.file import Spool
 from cryptocore.testing import ALIAS, CoreUnderTest, CountedIds
 from cryptocore.wrapping import KeyWrapper, LocalKeyWrapper
 from tests.cryptocore.spooling import unwrapping

@@ -42,7 +42,7 @@ from cryptocore.events import (
 )
 from cryptocore.keys import KeyReason, KeyState
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore, KeyVersion
+from cryptocore.store.key_store import KeyStore, KeyVersion
 from cryptocore.testing import CoreUnderTest, MemoryTransport, register
 from cryptocore.wrapping import LocalKeyWrapper, Secret, Unwrapped, VaultCallFailed, Wrapped, build_blob
 

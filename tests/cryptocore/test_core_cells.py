@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from cryptocore import testing
-from cryptocore.approvals import Action
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, InvalidTransition
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
+from cryptocore.life.approvals import Action
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, both
 from tests.cryptocore.callers_rows import CallersRows

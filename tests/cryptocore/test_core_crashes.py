@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from cryptocore import reencrypt
-from cryptocore.approvals import Action
 from cryptocore.envelope import Header, Owner
 from cryptocore.events import AuditEvent, decode_line
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.store_tables import AUDIT_OUTBOX, KEY_HISTORY
+from cryptocore.life import reencrypt
+from cryptocore.life.approvals import Action
+from cryptocore.store.tables import AUDIT_OUTBOX, KEY_HISTORY
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import both
 from tests.cryptocore.child_keys import ADMIN, OWNER, StoredRows, opened, work

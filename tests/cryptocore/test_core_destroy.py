@@ -9,19 +9,20 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from cryptocore import approval_desk, testing
-from cryptocore.approvals import Action, Approval, sign_approval
+from cryptocore import testing
 from cryptocore.audit import Refusal
-from cryptocore.bare import PADDINGS, BareWrap
-from cryptocore.copies import Copies, CopiesInvalid
-from cryptocore.destruction import REQUEST, DestructionInvalid, certificate_text, read_certificate, sign
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
-from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.rotation_tables import DESTRUCTION
-from cryptocore.store import StoreConflict
+from cryptocore.life import approval_desk
+from cryptocore.life.approvals import Action, Approval, sign_approval
+from cryptocore.life.bare import PADDINGS, BareWrap
+from cryptocore.life.copies import Copies, CopiesInvalid
+from cryptocore.life.destruction import REQUEST, DestructionInvalid, certificate_text, read_certificate, sign
+from cryptocore.life.importing import BareDek
+from cryptocore.store.key_store import StoreConflict
+from cryptocore.store.rotation_tables import DESTRUCTION
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import ADA, ADA_AGAIN, APPROVERS, BEN, approval, both
 
@@ -401,6 +402,17 @@ async def test_a_certificate_whose_approvals_were_made_up_is_not_believed(core: 
         with pytest.raises(DestructionInvalid, match="approvals"):
             read_certificate(certificate_text(msgspec.structs.replace(true, **change), signer), core.registry)
     assert read_certificate(certificate_text(true, signer), core.registry) == true
+
+
+async def test_a_kek_version_was_not_gone_before_a_dek_was_wrapped_under_it(core: CoreUnderTest) -> None:
+    before_ms = core.clock.now_us() // 1000
+    core.clock.advance(DAY_S)
+    _, asked = await cooled(core)
+    await core.destroy(asked, **ADMIN)
+    core.clock.advance(60)
+
+    with pytest.raises(InvalidTransition, match=rf"{testing.ALIAS}/1 was not gone at .*/1 was wrapped under it at"):
+        await core.certify_destruction(asked, kek_purges={(testing.ALIAS, "1"): before_ms})
 
 
 async def test_a_purge_says_nothing_of_an_imported_dek_which_another_kek_may_have_wrapped(core: CoreUnderTest) -> None:

@@ -19,7 +19,7 @@ from cryptocore.events import Operation
 from cryptocore.keyring import Keyring
 from cryptocore.keys import KeyReason
 from cryptocore.signing import Signer
-from cryptocore.tokens import TokenVault
+from cryptocore.tokens.vault import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.stores import Database, postgres_database
 from tests.servers.postgres import PostgresServer

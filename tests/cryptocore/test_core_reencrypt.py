@@ -10,9 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from sqlalchemy import insert
 
-from cryptocore import reencrypt, testing
-from cryptocore.approvals import Action
-from cryptocore.bare import BareWrap
+from cryptocore import testing
 from cryptocore.envelope import Header, Owner
 from cryptocore.errors import (
     AccessDenied,
@@ -23,11 +21,14 @@ from cryptocore.errors import (
     KeyUnavailable,
 )
 from cryptocore.events import Operation, Outcome, Phase, Reason
-from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.legacy import Encoding, LegacyCipher, Part
-from cryptocore.rotation_tables import RECOVERY_GRANT
-from cryptocore.rows import Row
+from cryptocore.life import reencrypt
+from cryptocore.life.approvals import Action
+from cryptocore.life.bare import BareWrap
+from cryptocore.life.callers_rows import Row
+from cryptocore.life.importing import BareDek
+from cryptocore.life.legacy import Encoding, LegacyCipher, Part
+from cryptocore.store.rotation_tables import RECOVERY_GRANT
 from cryptocore.testing import CoreUnderTest
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.approving import ADA, APPROVERS, BEN, approval, both

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from cryptocore import cursors, testing
+from cryptocore import testing
 from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
-from cryptocore.cursors import Progress
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, CoreError, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.rotation_tables import WORK_CURSOR
-from cryptocore.store import KeyStore
-from cryptocore.store_tables import KEY_VERSION
+from cryptocore.store import cursors
+from cryptocore.store.cursors import Progress
+from cryptocore.store.key_store import KeyStore
+from cryptocore.store.rotation_tables import WORK_CURSOR
+from cryptocore.store.tables import KEY_VERSION
 from cryptocore.testing import CoreUnderTest
 from cryptocore.wrapping import LocalKeyWrapper, Unwrapped, VaultCallFailed, Wrapped
 

@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import update
 
 from cryptocore import testing
-from cryptocore.approvals import Action
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.rotation_tables import ROTATION
-from cryptocore.rotations import DAY_MS, RotationStep
+from cryptocore.life.approvals import Action
+from cryptocore.life.rotations import DAY_MS, RotationStep
+from cryptocore.store.rotation_tables import ROTATION
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, both
 

@@ -14,15 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from hypothesis.strategies import booleans, integers, sampled_from
 
 from cryptocore import testing
-from cryptocore.approvals import Action
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, InvalidTransition
 from cryptocore.events import Operation, Outcome
 from cryptocore.keys import KeyReason, KeyState
+from cryptocore.life.approvals import Action
+from cryptocore.lines.vocabulary import LIFE_CYCLE
 from cryptocore.signing import Signer
-from cryptocore.store_tables import KEY_HISTORY
+from cryptocore.store.tables import KEY_HISTORY
 from cryptocore.testing import CoreUnderTest
-from cryptocore.vocabulary import LIFE_CYCLE
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.approving import APPROVERS, both
 from tests.cryptocore.callers_rows import CallersRows

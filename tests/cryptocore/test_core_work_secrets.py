@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from cryptocore import testing
-from cryptocore.bare import BareWrap
 from cryptocore.clock import parse_rfc3339
 from cryptocore.core import CryptoCore
 from cryptocore.envelope import Owner
 from cryptocore.errors import CoreError
 from cryptocore.events import Reason, encode_line
-from cryptocore.importing import BareDek
 from cryptocore.keys import KeyReason
+from cryptocore.life.bare import BareWrap
+from cryptocore.life.importing import BareDek
 from cryptocore.wrapping import LocalKeyWrapper, Unwrapped, Wrapped
 from tests.cryptocore.callers_rows import CallersRows
 from tests.cryptocore.test_core_reencrypt import bare

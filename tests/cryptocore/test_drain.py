@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from cryptocore import Signer, acting
 from cryptocore.clock import SystemClock
-from cryptocore.drain import Drain, Drained
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation
-from cryptocore.orphans import Orphans
-from cryptocore.spool import Identity
-from cryptocore.spool_lock import spools_of
-from cryptocore.vocabulary import Durability
+from cryptocore.lines.vocabulary import Durability
+from cryptocore.spool.drain import Drain, Drained
+from cryptocore.spool.file import Identity
+from cryptocore.spool.lock import spools_of
+from cryptocore.spool.orphans import Orphans
 from streams.cli import app
 from tests.cryptocore.filelog import FileTransport, read_log
 from tests.cryptocore.services import OWNER, PARTITIONS, SERVICE, actors_in, lines_in, local_core, registry_of
@@ -159,7 +159,7 @@ def test_the_command_says_which_log_does_not_answer_and_leaves_the_spool(
     [
         ("SIGNER_FILE", "", "KEYTRAIL_CORE_SIGNER_FILE"),
         ("SPOOL_DIR", "nowhere", "is no folder"),
-        ("SERVICE", "shop", "registered for billing, not for shop"),
+        ("SERVICE", "shop", "is registered for billing, not for shop"),
         ("REGISTRY_FILE", "nowhere", "nowhere"),
     ],
 )

@@ -266,14 +266,14 @@ async def test_after_a_fork_the_emitter_refuses_by_name(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_hold_its_parents_spool(tmp_path: Path) -> None:
     script = (
         "import os, sys, time, pathlib\n"
-        "from cryptocore.spool_lock import SpoolLock\n"
+        "from cryptocore.spool.lock import SpoolLock\n"
         "lock = SpoolLock.take(pathlib.Path(sys.argv[1]))\n"
         "pid = os.fork()\n"
         "if pid == 0:\n    time.sleep(30)\n"
         "print(pid, flush=True)\n"
         "os._exit(0)\n"
     )
-    from cryptocore.spool_lock import SpoolLock  # noqa: PLC0415 - the child has its own
+    from cryptocore.spool.lock import SpoolLock  # noqa: PLC0415 - the child has its own
 
     path = tmp_path / "billing.00.spool"
     parent = subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True)

@@ -16,7 +16,7 @@ from cryptocore import CryptoCore, Signer, acting
 from cryptocore.clock import SystemClock
 from cryptocore.errors import AuditUnavailable
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation
-from cryptocore.spool_lock import SpoolLock, spools_of
+from cryptocore.spool.lock import SpoolLock, spools_of
 from tests.cryptocore.services import OWNER, SERVICE, actors_in, adopt_what_is_left, lines_in, local_core
 
 ROOT = Path(__file__).parents[2]

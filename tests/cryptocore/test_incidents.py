@@ -9,10 +9,13 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cryptocore import testing
-from cryptocore.approvals import Action, SignedApproval
+from cryptocore.care.impact import ServiceUse
+from cryptocore.care.incident_facts import Change, Notification, Owed
+from cryptocore.care.overdue import OverdueKind
+from cryptocore.care.statements import Statements
+from cryptocore.care.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
-from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.errors import (
     AccessDenied,
@@ -22,16 +25,13 @@ from cryptocore.errors import (
     TermsInvalid,
 )
 from cryptocore.events import AuditEvent, Operation, Reason, decode_line
-from cryptocore.impact import ServiceUse
-from cryptocore.incident_facts import Change, Notification, Owed
 from cryptocore.keys import KeyReason, KeyState
-from cryptocore.overdue import OverdueKind
-from cryptocore.rotation_tables import DESTRUCTION
+from cryptocore.life.approvals import Action, SignedApproval
+from cryptocore.life.destruction import read_certificate
 from cryptocore.signing import Signer
-from cryptocore.statement_tables import STATEMENT
-from cryptocore.statements import Statements
-from cryptocore.store import KeyStore
-from cryptocore.terms import DAY_MS, HOUR_MS, Classification, IncidentKind, Terms, ThreatLevel
+from cryptocore.store.key_store import KeyStore
+from cryptocore.store.rotation_tables import DESTRUCTION
+from cryptocore.store.statement_tables import STATEMENT
 from cryptocore.testing import CoreUnderTest
 from tests.cryptocore.approving import APPROVERS, approval
 from tests.cryptocore.stores import Database, postgres_database, sqlite_database
@@ -115,7 +115,7 @@ def test_a_raised_threat_level_shortens_every_cryptoperiod() -> None:
     ],
 )
 def test_terms_that_leave_something_open_are_refused(before: str, after: str, field: str) -> None:
-    packaged = Path(__file__).parents[2] / "cryptocore" / "terms.toml"
+    packaged = Path(__file__).parents[2] / "cryptocore" / "care" / "terms.toml"
     text_of = packaged.read_text()
     assert before in text_of
 

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from cryptocore import testing
-from cryptocore.approvals import Action
-from cryptocore.copies import Copies, Copy
+from cryptocore.care.overdue import OverdueKind
 from cryptocore.envelope import Owner
 from cryptocore.errors import AccessDenied, ConfigurationError, InvalidTransition, KeyUnavailable
 from cryptocore.events import Operation, Outcome, Phase, Reason, kek_key_id
-from cryptocore.kek_vault import KekPresence, KekVault, VaultAnswer, versions_of
-from cryptocore.keks import Giving
+from cryptocore.keks.life import Giving
+from cryptocore.keks.vault import KekPresence, KekVault, VaultAnswer, versions_of
 from cryptocore.keys import KeyReason
-from cryptocore.overdue import OverdueKind
-from cryptocore.store import database_ms
+from cryptocore.life.approvals import Action
+from cryptocore.life.copies import Copies, Copy
+from cryptocore.store.key_store import database_ms
 from cryptocore.wrapping import LocalKeyWrapper, VaultCallFailed
 from tests.cryptocore.stores import postgres_database
 from tests.cryptocore.vaulted import ADMINISTRATION, HOST, NO_COPIES, Vaulted, vaulted
@@ -75,6 +75,9 @@ async def the_whole_life(world: Vaulted) -> None:
         purged = (await core.keks.purge(OLD, giving=Giving(NO_COPIES, approvals=approvals), **ADMIN)).state
         assert purged is not None
         assert purged.presence is KekPresence.ABSENT
+        ends = await core.keks.ends()
+        assert {(end.alias, end.version) for end in ends.known} == {(OLD, first), (OLD, renewed.current)}
+        assert all(end.gone_ms is not None and max(at_ms, end.had_ms) <= end.gone_ms for end in ends.known)
         assert await core.decrypt(sealed, owner=CRM, record="r", **ADMIN) == b"token"
         moments = await core.inventory.timeline(archived.key_id)
     assert [moment.event.operation for moment in moments if moment.event is not None] == [

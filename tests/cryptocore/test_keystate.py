@@ -27,7 +27,7 @@ from cryptocore.keystate_kafka import KafkaKeyStates
 from cryptocore.records import KeyRecord, SignedRecord, sign_record
 from cryptocore.revocations import Heard
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from cryptocore.testing import ALIAS, SERVICE, CoreUnderTest, MemoryTransport, register
 from cryptocore.wrapping import LocalKeyWrapper
 

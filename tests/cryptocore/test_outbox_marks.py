@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text, update
 
-from cryptocore import cursors, outbox_marks, testing
+from cryptocore import testing
 from cryptocore.envelope import Owner
 from cryptocore.errors import KeyUnavailable
 from cryptocore.events import Operation
-from cryptocore.outbox_marks import LATE_MS, OutboxMarks
 from cryptocore.registry import Registry
 from cryptocore.relay import LOOK_S
 from cryptocore.signing import OUTBOX_CHECKED, OUTBOX_SENT, Signer
-from cryptocore.store import StoreConflict
-from cryptocore.store_check import check
-from cryptocore.store_migration import migrate
-from cryptocore.store_tables import AUDIT_OUTBOX, OUTBOX_MARK
+from cryptocore.store import cursors, outbox_marks
+from cryptocore.store.check import check
+from cryptocore.store.key_store import StoreConflict
+from cryptocore.store.migration import migrate
+from cryptocore.store.outbox_marks import LATE_MS, OutboxMarks
+from cryptocore.store.tables import AUDIT_OUTBOX, OUTBOX_MARK
 from cryptocore.testing import SERVICE, CoreUnderTest
 from tests.cryptocore.stores import Database, postgres_database, sqlite_database
 from tests.cryptocore.test_store_postgres import user

@@ -26,7 +26,7 @@ from cryptocore.events import (
     encode_line,
 )
 from cryptocore.keys import KeyState
-from cryptocore.plain_uses import PlainUse, read_lines
+from cryptocore.lines.plain_uses import PlainUse, read_lines
 
 SERVICE = "billing"
 ID = "6a1f9c52-8e0b-4f0e-9a51-3c2d7e4b1a90"

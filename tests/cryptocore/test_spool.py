@@ -8,14 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from cryptocore.adoption import adopt, close_chain
 from cryptocore.batch import SealedBatch
-from cryptocore.entries import Entry, entry_of
 from cryptocore.errors import AuditUnavailable
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Durability, Outcome
 from cryptocore.signing import Signer
-from cryptocore.spool import Identity, Spool, SpoolCorrupt
-from cryptocore.spool_lock import SpoolLock, spool_path, spools_of
+from cryptocore.spool.adoption import adopt, close_chain
+from cryptocore.spool.entries import Entry, entry_of
+from cryptocore.spool.file import Identity, Spool, SpoolCorrupt
+from cryptocore.spool.lock import SpoolLock, spool_path, spools_of
 from cryptocore.testing import CountedIds
 from tests.cryptocore.spooling import DEPLOYMENT, SERVICE, received, registry_of, unwrapping, used
 

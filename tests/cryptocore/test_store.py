@@ -18,12 +18,12 @@ from cryptocore.envelope import Owner
 from cryptocore.errors import ConfigurationError, KeyRecordRollback, KeyUnavailable, RecordInvalid
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, Phase, encode_line
 from cryptocore.keys import KeyState
+from cryptocore.life.revisions import Revisions
 from cryptocore.records import KeyRecord, sign_record
-from cryptocore.revisions import Revisions
 from cryptocore.signing import Signer
-from cryptocore.store import Change, KeyStore, KeyVersion, StoreConflict, database_ms
-from cryptocore.store_outbox import outbox_row
-from cryptocore.store_tables import KEY_HISTORY, KEY_VERSION
+from cryptocore.store.key_store import Change, KeyStore, KeyVersion, StoreConflict, database_ms
+from cryptocore.store.outbox import outbox_row
+from cryptocore.store.tables import KEY_HISTORY, KEY_VERSION
 from cryptocore.testing import SERVICE, START, register
 from tests.conftest import database_on
 from tests.cryptocore.stores import (
@@ -166,7 +166,7 @@ async def test_of_rotations_raced_by_many_threads_one_wins(store: KeyStore) -> N
 
 _CREATES = """
 import sys
-from cryptocore.store import Change, KeyStore, KeyVersion, StoreConflict
+from cryptocore.store.key_store import Change, KeyStore, KeyVersion, StoreConflict
 from cryptocore.registry import Registry
 from cryptocore.records import SignedRecord, KeyRecord
 from cryptocore.envelope import Owner

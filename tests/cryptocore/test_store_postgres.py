@@ -22,11 +22,11 @@ from sqlalchemy import create_engine, make_url, text
 from cryptocore.envelope import Owner
 from cryptocore.errors import ConfigurationError, KeyUnavailable
 from cryptocore.keys import KeyState
-from cryptocore.store import Change, StoreConflict
-from cryptocore.store_check import GUARDS, check
-from cryptocore.store_engine import StoreOptions, engine_of
-from cryptocore.store_migration import migrate
-from cryptocore.store_schema import REVISIONS, metadata
+from cryptocore.store.check import GUARDS, check
+from cryptocore.store.engine import StoreOptions, engine_of
+from cryptocore.store.key_store import Change, StoreConflict
+from cryptocore.store.migration import migrate
+from cryptocore.store.schema import REVISIONS, metadata
 from tests.conftest import database_on
 from tests.cryptocore.stores import KEY, OWNER, Database, change, postgres_database, record
 from tests.servers.postgres import PostgresServer

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cryptocore import Classification, KeyReason, Owner, TokenVault, acting, testing
-from cryptocore.terms import Terms, ThreatLevel
+from cryptocore.care.terms import Terms, ThreatLevel
 from cryptocore.testing import CoreUnderTest
 
 CRM = Owner.tenant("t-88", "crm")

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from cryptocore import testing, token_rows
+from cryptocore import testing
 from cryptocore.batch import SealedBatch
+from cryptocore.care.terms import ThreatLevel
 from cryptocore.context import acting
 from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
@@ -34,16 +35,16 @@ from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_lin
 from cryptocore.keys import KeyReason
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore, StoreConflict, database_ms
-from cryptocore.terms import ThreatLevel
+from cryptocore.store.key_store import KeyStore, StoreConflict, database_ms
+from cryptocore.store.token_tables import TOKEN
 from cryptocore.testing import CoreUnderTest
-from cryptocore.token_cleanup import clean_up, token_cleanup
-from cryptocore.token_endings import CHUNK
-from cryptocore.token_life import MAX_VALUE, token_record
-from cryptocore.token_moving import reencrypt_tokens
-from cryptocore.token_rows import Ended, Reach, TokenInfo, TokenRow
-from cryptocore.token_tables import TOKEN
-from cryptocore.tokens import TokenVault
+from cryptocore.tokens import rows as token_rows
+from cryptocore.tokens.cleanup import clean_up, token_cleanup
+from cryptocore.tokens.endings import CHUNK
+from cryptocore.tokens.life import MAX_VALUE, token_record
+from cryptocore.tokens.moving import reencrypt_tokens
+from cryptocore.tokens.rows import Ended, Reach, TokenInfo, TokenRow
+from cryptocore.tokens.vault import TokenVault
 from cryptocore.wrapping import LocalKeyWrapper
 from tests.cryptocore.stores import Database, postgres_database, sqlite_database
 

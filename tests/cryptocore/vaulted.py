@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from cryptocore.approvals import Action, Approval, SignedApproval, sign_approval
 from cryptocore.azure import AzureKeyWrapper
-from cryptocore.copies import Copies
 from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
 from cryptocore.events import Durability
+from cryptocore.life.approvals import Action, Approval, SignedApproval, sign_approval
+from cryptocore.life.copies import Copies
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from cryptocore.testing import Events, ManualClock, MemoryTransport, register, with_approvers
 from streams.demo.identities import Identity
 from streams.demo.vault import VaultServer

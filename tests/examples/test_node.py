@@ -25,13 +25,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from alerts.thresholds import Limits
-from cryptocore.approvals import Action, Approval, sign_approval
 from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
 from cryptocore.dek import Dek
 from cryptocore.envelope import Owner, Suite, decrypt_envelope, encrypt_envelope
 from cryptocore.errors import DecryptionFailed, EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Operation, Outcome, Phase, decode_line
 from cryptocore.keys import KeyReason, KeyState
+from cryptocore.life.approvals import Action, Approval, sign_approval
 from cryptocore.records import KeyRecord, SignedRecord, sign_record
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer

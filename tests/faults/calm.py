@@ -1,15 +1,18 @@
 """The same messages in a calm run, and what of its state can be compared with that of a storm."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-from alerts.thresholds import MINUTE_MS, Limits
+from alerts.thresholds import MINUTE_MS
 from cryptocore.registry import Registry
 from streams.index.port import EventIndex
 from streams.memory import MemoryShell
 from streams.messages import REJECTED, Message
 from streams.pipeline import steps
 from streams.state import Kind, decode
+from tests.faults.worker import LIMITS
 
 EARLIEST_MS, LATEST_MS = 1_500_000_000_000, 2_500_000_000_000
 
@@ -24,6 +27,7 @@ PACE = {
     "owed",
     "notified_count",
     "duplicates",
+    "instances",  # processes that were live when a use was judged: one begins or ends about then
 }
 """Fields that tell of the pace of a run, not of its input."""
 
@@ -32,7 +36,7 @@ class Calm:
     """Everything in the order in which the log took it, a tick each second, no fault."""
 
     def __init__(self, registry: Registry, index: EventIndex, partitions: Mapping[str, int]) -> None:
-        self._shell = MemoryShell(steps=steps(registry, Limits()), partitions=partitions, index=index)
+        self._shell = MemoryShell(steps=steps(registry, LIMITS), partitions=partitions, index=index)
         self._now_ms = 0
 
     async def live(self, messages: Sequence[Message], end_ms: int) -> dict[tuple[str, int], dict[bytes, bytes]]:
@@ -72,19 +76,30 @@ class Calm:
 
 
 def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """A dumped state without positions, times and pace."""
+    """A dumped state without positions, times and pace.
+
+    An alert is named by the finding that opened it, which is of the partition that was heard first where several tell
+    of one cause: here it is named by its fingerprint.
+    """
+    records = {key: decode(value) for key, value in state.items() if key[0] not in {Kind.METER, Kind.POSITION}}
+    alerts = [value for key, value in records.items() if key[0] == Kind.ALERT and "alert_id" in value]
+    names: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for alert in sorted(alerts, key=itemgetter("opened_ms")):
+        seen[alert["fingerprint"]] += 1
+        names[alert["alert_id"]] = f"alert {seen[alert['fingerprint']]} of {alert['fingerprint']}"
     return {
-        f"{Kind(key[0]).name}/{key[1:].hex()}": _timeless(decode(value))
-        for key, value in state.items()
-        if key[0] not in {Kind.METER, Kind.POSITION}
+        f"{Kind(key[0]).name}/{names.get(key[1:].hex(), key[1:].hex())}": _timeless(value, names)
+        for key, value in records.items()
     }
 
 
-def _timeless(value: Any) -> Any:
+def _timeless(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in PACE and not str(key).endswith("_ms")}
+        kept = {key: item for key, item in value.items() if key not in PACE and not str(key).endswith("_ms")}
+        return {key: _timeless(item, names) for key, item in kept.items()}
     if isinstance(value, list):
-        return [_timeless(item) for item in value]
+        return [_timeless(item, names) for item in value]
     if isinstance(value, int) and EARLIEST_MS < value < LATEST_MS:
         return "a time"
-    return value
+    return names.get(value, value) if isinstance(value, str) else value

@@ -17,11 +17,15 @@ from tests.faults.checks import Results, check
 from tests.faults.deployment import Servers, deployment, servers
 from tests.faults.processes import Processes
 from tests.faults.storm import FAULTS, Storm
+from tests.faults.worker import Over
 
 MOST_MINUTES = 20.0
 AWAY = "Elasticsearch: away, an attack meanwhile"
 SHORT_S, LONG_S = 45.0, 150.0
 LONG_FROM_MIN = 5.0
+_NAMES = {Over.FAUST: "Faust", Over.PLAIN: "plain aiokafka"}
+_FIRST = ("stolen key table: stranger, copied call id", "sealed batch that never arrives")
+"""What takes a minute or two until it is told."""
 _QUIET = ("poison in both inputs", "batches delivered twice", "changed line, forked chain")
 
 
@@ -32,32 +36,42 @@ async def campaign(
     seed: int,
     minutes: float,
     chosen: Sequence[str] = tuple(FAULTS),
+    over: Over = Over.FAUST,
     chatty: bool = False,
 ) -> "Report":
     """Break things for so many minutes, each at least once, then look at what is left."""
     draw = random.Random(seed)
     began = time.monotonic()
+
+    def say(name: str) -> None:
+        if chatty:
+            print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr, flush=True)  # noqa: T201
+
     async with deployment(own, folder, draw) as made:
-        with Processes(folder, made.environment()) as processes:
+        with Processes(folder, made.environment(), over) as processes:
             storm = Storm(made, processes)
             report = Report(seed, storm)
             await storm.begin()
-            await storm.stolen()
-            report.count("stolen key table: stranger, copied call id")
-            await storm.attack()
-            await _away(storm, report, SHORT_S if minutes < LONG_FROM_MIN else LONG_S)
-            for name in schedule(chosen, draw):
-                over = time.monotonic() - began > minutes * 60
-                if over and not set(chosen) - set(report.faults):
-                    break
-                if over and report.faults[name]:
-                    continue
-                if chatty:
-                    print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr, flush=True)  # noqa: T201
+            for name in _FIRST:
+                say(name)
                 await FAULTS[name](storm)
                 report.count(name)
             await storm.attack()
+            say(AWAY)
+            await _away(storm, report, SHORT_S if minutes < LONG_FROM_MIN else LONG_S)
+            for name in schedule(chosen, draw):
+                enough = time.monotonic() - began > minutes * 60
+                if enough and not set(chosen) - set(report.faults):
+                    break
+                if enough and report.faults[name]:
+                    continue
+                say(name)
+                await FAULTS[name](storm)
+                report.count(name)
+            say("the end")
+            await storm.attack()
             await storm.end()
+            say("looking")
             await check(storm, report.results)
             report.seconds = time.monotonic() - began
     return report
@@ -104,7 +118,7 @@ class Report:
         looked = [f"| {what} | {words} |" for what, words in self.results.said.items()]
         return "\n".join(
             [
-                f"seed {self.seed}, {self.seconds:.0f} s",
+                f"seed {self.seed}, {self.seconds:.0f} s, workers over {_NAMES[self.storm.processes.over]}",
                 "",
                 "| fault | times |",
                 "|---|---|",
@@ -122,6 +136,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=8.0, help=f"of faults, {MOST_MINUTES:.0f} at most")
     parser.add_argument("--only", default="", help="faults whose name has this in it, beside those of every campaign")
+    parser.add_argument("--plain", action="store_true", help="workers over plain aiokafka in place of Faust")
     parser.add_argument("--keep", type=Path, help="an empty folder for what processes leave behind, to look at")
     asked = parser.parse_args()
     if not 0 < asked.minutes <= MOST_MINUTES:
@@ -136,6 +151,7 @@ def main() -> int:
                 seed=asked.seed,
                 minutes=asked.minutes,
                 chosen=[name for name in FAULTS if asked.only in name],
+                over=Over.PLAIN if asked.plain else Over.FAUST,
                 chatty=True,
             )
         )

@@ -11,7 +11,7 @@ from uuid import uuid4
 from cryptocore.clock import SystemClock
 from cryptocore.development import make_registry
 from cryptocore.registry import Registry
-from cryptocore.store_migration import migrate
+from cryptocore.store.migration import migrate
 from streams import topics
 from streams.settings import Settings
 from tests.faults.loopback import ElasticProxy, Webhook

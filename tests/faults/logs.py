@@ -15,6 +15,7 @@ from streams.rereading import message_of
 from streams.settings import Settings
 from streams.state import State
 from streams.statelog_kafka import KafkaStateLog
+from streams.topics import INPUTS
 
 
 async def messages_of(settings: Settings, topic: str) -> list[Message]:
@@ -43,14 +44,18 @@ def honest(log: list[Message], registry: Registry) -> Iterator[tuple[Message, Op
             yield message, open_batch(batch, registry, generation=1, partition=partition, append_ms=append_ms)
 
 
-def event_ids(opened: list[bytes]) -> list[str]:
-    """Ids of the key events of honest batches, each once."""
-    return list(dict.fromkeys(line["id"] for line in lines(opened) if line["type"] == "key"))
+def events_of(opened: list[OpenedBatch]) -> list[dict[str, Any]]:
+    """Key events of batches, as they were sent."""
+    lines = (msgspec.json.decode(line) for batch in opened for line in batch.raw_lines)
+    return [line for line in lines if line["type"] == "key"]
 
 
-def lines(values: list[bytes]) -> Iterator[dict[str, Any]]:
-    for value in values:
-        yield from (msgspec.json.decode(line) for line in value.splitlines())
+async def ends_of(settings: Settings) -> dict[TopicPartition, int]:
+    """Where each partition of the workers' inputs ends."""
+    numbers = settings.topic_partitions
+    places = [TopicPartition(settings.topic(name), number) for name in INPUTS for number in range(numbers[name])]
+    async with AIOKafkaConsumer(**settings.kafka_connection(), isolation_level="read_committed") as consumer:
+        return dict(await consumer.end_offsets(places))
 
 
 async def state_of(settings: Settings, topic: str, partition: int) -> dict[bytes, bytes]:

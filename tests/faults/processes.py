@@ -15,18 +15,22 @@ from typing import Self
 import msgspec
 
 from tests.faults.service import Job
+from tests.faults.worker import Over
 
 ROOT = Path(__file__).parents[2]
 DEAD, UNREACHABLE = 70, 4
 WORKER = "from streams.cli import app; app()"
 FEED = "feed"
+PATIENT_S = 150.0
+"""How long something may take on a machine that does everything at once; nothing here usually takes a tenth of it."""
 
 
 class Processes:
     """Starts processes and, on the way out, kills what still runs."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], over: Over = Over.FAUST) -> None:
         self.folder = folder
+        self.over = over
         self.environment = {**os.environ, **environment}
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.services: dict[str, subprocess.Popen[bytes]] = {}
@@ -52,7 +56,7 @@ class Processes:
         self._count += 1
         name = f"worker{self._count}"
         own = {**self.environment, "KEYTRAIL_DATA_DIR": str(self.folder / name)}
-        self.workers[name] = self._start(name, ["-c", WORKER, "worker"], own)
+        self.workers[name] = self._start(name, ["-m", "tests.faults.worker", self.over], own)
         return name
 
     def service(self, job: Job) -> None:
@@ -79,7 +83,13 @@ class Processes:
         return self.log(name).read_text().count('"event": "took over"')
 
     def living(self) -> list[str]:
-        return [name for name, process in self.workers.items() if process.poll() is None]
+        """Every worker, after those that gave up were started again."""
+        self.tend()
+        return list(self.workers)
+
+    def begun(self) -> list[str]:
+        """The workers that have had an assignment."""
+        return [name for name in self.living() if self.takeovers(name) > 0]
 
     def kill(self, name: str) -> None:
         process = self.workers.pop(name, None) or self.services[name]
@@ -110,7 +120,7 @@ class Processes:
         deadline = time.monotonic() + within_s
         return {name: process.wait(max(0.1, deadline - time.monotonic())) for name, process in self.workers.items()}
 
-    async def until(self, true: Callable[[], bool], what: str, within_s: float = 60) -> None:
+    async def until(self, true: Callable[[], bool], what: str, within_s: float = PATIENT_S) -> None:
         """Tend until something is so."""
         deadline = time.monotonic() + within_s
         while not true():

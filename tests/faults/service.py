@@ -2,7 +2,8 @@
 
 Started as `python -m tests.faults.service '<job>'`, its keys in PostgreSQL, its KEK in the campaign's vault. Each
 operation has an actor of its own, and is written to the file `acknowledged` after its result was handed out: from then
-on its event must be found. What was refused for lack of room, of a store or of a vault is a line in `refused`.
+on its event must be found, but for those of the file `withheld`, a batch that was sealed and never reached Kafka. What
+was refused for lack of room, of a store or of a vault is a line in `refused`.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 from azure.core.credentials import AccessToken
 
 from cryptocore.azure import AzureKeyWrapper
+from cryptocore.batch import Seal, SealedBatch
 from cryptocore.clock import SystemClock
 from cryptocore.core import CryptoCore
 from cryptocore.emitter import Emitter
@@ -25,7 +27,7 @@ from cryptocore.kafka import KafkaTransport
 from cryptocore.keys import KeyReason
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from streams.demo.loopback import transport
 
 SERVICE = "billing"
@@ -42,7 +44,8 @@ class Job(msgspec.Struct, kw_only=True):
     """What one process does.
 
     `family` names the owners it works for, which a later process may share. It works until `seconds` are over or the
-    file `enough` is there, whichever is first. `scene`: a decrypt with a revoked key, and ten broken ciphertexts.
+    file `enough` is there, its own or that of all, whichever is first. `withholds`: one batch of its chain is not sent,
+    and it believes that it was. `scene`: a decrypt with a revoked key, and ten broken ciphertexts.
     """
 
     name: str
@@ -57,15 +60,21 @@ class Job(msgspec.Struct, kw_only=True):
     per_s: float
     seconds: float
     scene: bool = False
+    withholds: bool = False
     skew_us: int = 0
     quota_bytes: int = 512 * 1024 * 1024
 
     def file(self, kind: str) -> Path:
         return Path(self.folder) / f"{self.name}.{kind}"
 
-    @property
-    def enough(self) -> Path:
-        return Path(self.folder) / "enough"
+    def is_over(self) -> bool:
+        return self.file("enough").exists() or (Path(self.folder) / "enough").exists()
+
+    def owners_done(self) -> set[int]:
+        """Which of its owners have got a result."""
+        made = self.file("acknowledged")
+        lines = made.read_text().splitlines() if made.exists() else []
+        return {int(line.rpartition("-")[2]) % OWNERS for line in lines}
 
 
 class SkewedClock(SystemClock):
@@ -110,6 +119,35 @@ def wrapper(token: str, port: int, folder: Path, clock: SystemClock | None = Non
     )
 
 
+class Withholding(KafkaTransport):
+    """Keeps one batch of encrypts in the midst of a chain to itself, and says that it was sent."""
+
+    withheld: Path
+
+    async def send(self, partition: int, batch: SealedBatch) -> None:
+        if self.withheld.exists() or not self._fits(batch):
+            await super().send(partition, batch)
+            return
+        written = self.withheld.with_suffix(".writing")
+        written.write_bytes(Seal.decode(batch.seal).instance.hex().encode() + b"\n" + batch.value)
+        written.rename(self.withheld)
+
+    @staticmethod
+    def _fits(batch: SealedBatch) -> bool:
+        lines = [msgspec.json.decode(line) for line in batch.value.splitlines()]
+        return Seal.decode(batch.seal).sequence > 0 and all(
+            line.get("operation") == "encrypt" and not line.get("vault_attempts") for line in lines
+        )
+
+
+def transport_of(job: Job) -> KafkaTransport:
+    made = Withholding if job.withholds else KafkaTransport
+    way = made(job.kafka, job.topic, partitions=job.partitions, security_protocol="PLAINTEXT")
+    if isinstance(way, Withholding):
+        way.withheld = job.file("withheld")
+    return way
+
+
 def core_of(job: Job) -> CryptoCore:
     folder, clock = Path(job.folder), SkewedClock(job.skew_us)
     registry = Registry.load(folder / "sources.json")
@@ -119,7 +157,7 @@ def core_of(job: Job) -> CryptoCore:
         signer=signer,
         deployment=registry.deployment,
         service=SERVICE,
-        transport=KafkaTransport(job.kafka, job.topic, partitions=job.partitions, security_protocol="PLAINTEXT"),
+        transport=transport_of(job),
         partitions=job.partitions,
         clock=clock,
         heartbeat_s=5,
@@ -169,7 +207,7 @@ class Process:
         for number in range(OWNERS):  # one after the other: a key is made once
             await self.use(number)
         began, done = time.monotonic(), OWNERS
-        while time.monotonic() - began < self.job.seconds and not self.job.enough.exists():
+        while time.monotonic() - began < self.job.seconds and not self.job.is_over():
             await asyncio.gather(*(self.use(number) for number in range(done, done + AT_ONCE)))
             done += AT_ONCE
             due = began + (done - OWNERS) / self.job.per_s

@@ -4,30 +4,32 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from msgspec.structs import replace
 
-from cryptocore.batch import Seal, SealedBatch, seal_batch
+from cryptocore.batch import OpenedBatch, Seal, SealedBatch, seal_batch
 from cryptocore.clock import SystemClock
 from cryptocore.envelope import Owner
 from cryptocore.signing import Signer
 from streams.messages import KEY_EVENTS, VAULT_ACCESS, Message
-from tests.faults.deployment import PARTITIONS, SESSION_S, STOP_S, Deployment
-from tests.faults.logs import honest, messages_of
+from tests.faults.deployment import PARTITIONS, SESSION_S, Deployment
+from tests.faults.logs import events_of, honest, messages_of
 from tests.faults.loopback import Mode, Told
-from tests.faults.processes import Processes
+from tests.faults.processes import DEAD, PATIENT_S, Processes
 from tests.faults.service import OWNERS, SERVICE
 
 MAIN = "main"
 """The family of owners that most processes work for."""
-UNAVAILABLE_S = 34.0
-"""Silence of the index after which notifications are marked; index_watch says 30."""
+MARKED_S = 4.0
+"""From the first worker's word that its index is silent until all of them have found the same."""
 IN_TIME_S = 10.0
 """From a planted attack to its notification, at most, on a machine that runs everything at once."""
 QUOTA = 256 * 1024
+LATELY = 20
+"""A batch so near to its chain's head is remembered there: another one in its place is a fork, and not merely old."""
 YEAR_1970, YEAR_2099 = 0, 4_071_000_000 * 1_000_000
 
 
@@ -46,6 +48,9 @@ class Storm:
         self.deployment = deployment
         self.processes = processes
         self.planted: list[Planted] = []
+        self.withheld: dict[str, list[str]] = {}
+        """Actors of the batches that never reach Kafka, by the instance that sealed them."""
+        self.thefts_s: list[float] = []
         self.poisoned = self.repeated = 0
         self.delays_s: dict[str, list[float]] = {"calm": [], "no index": []}
         self.unavailable_s: float | None = None
@@ -91,14 +96,14 @@ class Storm:
         await self.processes.calmly(3)
 
     async def worker_added(self) -> None:
-        name = self.processes.worker()
-        begun = name
+        added = name = self.processes.worker()
         await self.processes.until(
-            lambda: begun not in self.processes.workers or self.processes.takeovers(begun) > 0, "one more worker begins"
+            lambda: added not in self.processes.workers or self.processes.takeovers(added) > 0, "one more worker begins"
         )
         await self.processes.calmly(1)
-        if len(self.processes.living()) > PARTITIONS:
-            name = self._draw.choice(self.processes.living())
+        begun = self.processes.begun()  # only these are ready to be told to stop
+        if begun and len(self.processes.living()) > PARTITIONS:
+            name = self._draw.choice(begun)
         await self._removed(name)
 
     async def _removed(self, name: str) -> None:
@@ -106,8 +111,10 @@ class Storm:
         if process is None:  # it gave up meanwhile, and another is there in its place
             return
         process.send_signal(signal.SIGTERM)
-        code = await asyncio.to_thread(process.wait, STOP_S + 5)
-        assert code == 0, f"{name} ended with {code} when told to stop:\n{self.processes.tail(name)}"
+        code = await asyncio.to_thread(process.wait, PATIENT_S)
+        if code == DEAD:  # it gave up in the moment in which it was told
+            self.processes.given_up[code] += 1
+        assert code in {0, DEAD}, f"{name} ended with {code} when told to stop:\n{self.processes.tail(name)}"
 
     async def service_killed(self) -> None:
         """Another process adopts its spool and goes on with its owners' keys."""
@@ -132,21 +139,34 @@ class Storm:
 
     async def quota_filled(self) -> None:
         """The broker stands still until a service's spool is full and refuses; then everything goes on."""
-        job = replace(self.deployment.job(self._next("full"), per_s=400, seconds=20), quota_bytes=QUOTA)
+        job = replace(self.deployment.job(self._next("full"), per_s=400), quota_bytes=QUOTA)
         self.processes.service(job)
-        await self.processes.until(lambda: job.file("acknowledged").exists(), "a service begins")
+        await self.processes.until(lambda: len(job.owners_done()) == OWNERS, "a service begins")
         self.deployment.servers.kafka.pause()
         try:
-            await self.processes.until(lambda: job.file("refused").exists(), "its spool is full", 20)
+            await self.processes.until(lambda: job.file("refused").exists(), "its spool is full")
         finally:
             self.deployment.servers.kafka.resume()
         before = job.file("acknowledged").stat().st_size
-        await self.processes.until(lambda: job.file("acknowledged").stat().st_size > before, "it goes on", 40)
+        await self.processes.until(lambda: job.file("acknowledged").stat().st_size > before, "it goes on")
+        job.file("enough").touch()
         self.filled.append(len(job.file("refused").read_text().splitlines()))
 
     async def store_restarted(self) -> None:
         await asyncio.to_thread(self.deployment.servers.postgres.restart)
         await self.processes.calmly(1)
+
+    async def store_killed(self) -> None:
+        """While a service makes its keys; once the store is back it has a key for each owner."""
+        job = self.deployment.job(self._next("keys"))
+        self.processes.service(job)
+        await self.processes.until(lambda: len(job.owners_done()) > 2, "keys are made")
+        postgres = self.deployment.servers.postgres
+        await asyncio.to_thread(postgres.kill)
+        await self.processes.calmly(self._draw.uniform(0, 2))
+        await asyncio.to_thread(postgres.start)
+        await self.processes.until(lambda: len(job.owners_done()) == OWNERS, "every owner gets its key")
+        job.file("enough").touch()
 
     async def index_killed(self) -> None:
         await asyncio.to_thread(self.deployment.servers.elasticsearch.kill)
@@ -156,11 +176,11 @@ class Storm:
     async def _index_in_mode(self, mode: Mode) -> None:
         proxy = self.deployment.proxy
         before, proxy.mode = proxy.broken, mode
-        await self.processes.calmly(self._draw.uniform(3, 5))
-        with suppress(AssertionError):  # a writer that pauses asks again within ten seconds
-            await self.processes.until(lambda: proxy.broken > before, "the index is asked", 12)
-        proxy.mode = "pass"
-        assert proxy.broken > before, f"nobody met an index in mode {mode}"
+        try:
+            await self.processes.calmly(self._draw.uniform(3, 5))
+            await self.processes.until(lambda: proxy.broken > before, f"somebody meets an index in mode {mode}")
+        finally:
+            proxy.mode = "pass"
 
     async def index_429(self) -> None:
         await self._index_in_mode("429")
@@ -179,33 +199,51 @@ class Storm:
         await self.deployment.proxy.stop()
         began_s = time.time()
         await meanwhile()
-        await self.processes.calmly(max(0.0, began_s + UNAVAILABLE_S - time.time()))
-        for told in await self.attack("no index"):
-            assert not told.indexed, f"{told.rule} does not say that its evidence is not indexed yet"
-        if self.unavailable_s is None:
-            told = await self.told("index_unavailable", within_s=max(1.0, began_s + 120 - time.time()))
-            self.unavailable_s = told.at_s - began_s
+        self.unavailable_s = (await self.told("index_unavailable")).at_s - began_s
+        await self.processes.calmly(MARKED_S)
+        new_ones = self.processes.given_up.total()
+        for told in await self.attack("no index"):  # a worker that was started meanwhile knows the silence since then
+            said = not told.indexed or self.processes.given_up.total() > new_ones
+            assert said, f"{told.rule} does not say that its evidence is not indexed yet"
         await self.processes.calmly(max(0.0, began_s + seconds - time.time()))
         await self.deployment.proxy.start()
         await self.processes.calmly(1)
 
     # --- what comes in ---
 
-    async def _honest(self) -> list[Message]:
-        """What services sent: poison of earlier lies in the same log."""
+    async def _honest(self) -> list[tuple[Message, OpenedBatch]]:
+        """What services sent, each batch once: poison, repeats and forks of earlier lie in the same log."""
         log = await messages_of(self.deployment.settings, KEY_EVENTS)
-        return [message for message, _ in honest(log, self.deployment.registry)]
+        first: dict[tuple[bytes, int, int], tuple[Message, OpenedBatch]] = {}
+        for message, opened in honest(log, self.deployment.registry):
+            seal = opened.seal
+            first.setdefault((seal.instance, seal.partition, seal.sequence), (message, opened))
+        return list(first.values())
+
+    async def _lately(self) -> list[Message]:
+        """What services sent that their chains remember: events alone, no control line."""
+        batches = await self._honest()
+        heads: dict[tuple[bytes, int], int] = {}
+        for _, opened in batches:
+            place = opened.seal.instance, opened.seal.partition
+            heads[place] = max(opened.seal.sequence, heads.get(place, 0))
+        return [
+            message
+            for message, opened in batches
+            if opened.seal.sequence > heads[opened.seal.instance, opened.seal.partition] - LATELY
+            and len(events_of([opened])) == opened.seal.count
+        ]
 
     async def delivered_twice(self) -> None:
         """Batches of the log once more, as a producer does that did not hear of its success."""
-        log = await self._honest()
+        log = [message for message, _ in await self._honest()]
         again = self._draw.sample(log, min(20, len(log)))
         await self._send(again)
         self.repeated += len(again)
 
     async def poison(self) -> None:
         """Noise, batches without seals, and cut ones, into both topics that are written from outside."""
-        real = self._draw.choice(await self._honest())
+        real, _ = self._draw.choice(await self._honest())
         noise = self._draw.randbytes(200)
         bad = [
             real._replace(value=noise),
@@ -222,8 +260,7 @@ class Storm:
     async def tampered(self) -> None:
         """A changed line under an honest seal, and a second batch at the place of one in its chain."""
         signer = Signer.from_file(self.deployment.folder / f"{SERVICE}.key")
-        eventful = [one for one in await self._honest() if b"heartbeat" not in one.value]
-        victim, other = self._draw.sample(eventful[-40:], 2)
+        victim, other = self._draw.sample(await self._lately(), 2)
         changed = bytearray(victim.value)
         changed[self._draw.randrange(len(changed) - 1)] ^= 1
         seal = Seal.decode(SealedBatch.from_headers(other.value, other.headers).seal)
@@ -246,7 +283,18 @@ class Storm:
                 other._replace(value=forked.value, headers=tuple(forked.headers())),
             ]
         )
-        self.planted += [Planted("seal_invalid"), Planted("chain_fork")]
+        self.planted += [Planted("seal_invalid"), Planted("chain_fork", seal.instance.hex())]
+
+    async def batch_withheld(self) -> None:
+        """A batch that its service sealed and believes sent never reaches Kafka."""
+        job = replace(self.deployment.job(self._next("withholds")), withholds=True)
+        self.processes.service(job)
+        await self.processes.until(lambda: job.file("withheld").exists(), "a batch is withheld")
+        await self.processes.calmly(1)
+        job.file("enough").touch()
+        instance, *lines = job.file("withheld").read_bytes().splitlines()
+        self.withheld[instance.decode()] = [msgspec.json.decode(line)["actor"] for line in lines]
+        self.planted.append(Planted("audit_gap", instance.decode()))
 
     async def clock_1970(self) -> None:
         await self._skewed(YEAR_1970)
@@ -259,8 +307,8 @@ class Storm:
         job = self.deployment.job(self._next("skewed"), family=MAIN, seconds=3)
         job = replace(job, skew_us=year_us - SystemClock().now_us())
         self.processes.service(job)
-        await self.processes.until(lambda: self.processes.services[job.name].poll() == 0, "it ends", 60)
-        assert job.file("acknowledged").exists(), self.processes.tail(job.name)
+        await self.processes.until(lambda: self.processes.services[job.name].poll() == 0, "it ends")
+        assert job.owners_done(), self.processes.tail(job.name)
 
     async def _send(self, messages: list[Message]) -> None:
         settings = self.deployment.settings
@@ -280,7 +328,7 @@ class Storm:
         """A service's key is revoked and used all the same, ten ciphertexts are broken; wait until people are told."""
         job = replace(self.deployment.job(self._next("scene")), scene=True)
         self.processes.service(job)
-        await self.processes.until(lambda: self.processes.services[job.name].poll() == 0, "the scene is played", 60)
+        await self.processes.until(lambda: self.processes.services[job.name].poll() == 0, "the scene is played")
         told = []
         for line in job.file("planted").read_text().splitlines():
             rule, key, at_s = line.split()
@@ -289,7 +337,7 @@ class Storm:
             self.delays_s[when].append(told[-1].at_s - float(at_s))
         return told
 
-    async def told(self, rule: str, key: str = "", within_s: float = 90.0) -> Told:
+    async def told(self, rule: str, key: str = "", within_s: float = PATIENT_S) -> Told:
         """Wait for a notification, and tend processes meanwhile."""
         waiting = asyncio.create_task(self.deployment.webhook.first(rule, key, within_s=within_s))
         await self.processes.until(waiting.done, f"{rule} of {key} is told", within_s + 5)
@@ -302,14 +350,17 @@ class Storm:
         for copy in (False, True):
             owner = Owner.tenant(f"{MAIN}-{draw.randrange(20)}", "crm")
             await vault.steal(url, registry, owner, copy=copy)
+        self.thefts_s.append(time.monotonic())
         who = (vault.thief.object_id, vault.service.object_id)
         self.planted += [Planted("unaccounted_kek_access", principal=oid) for oid in who]
 
     async def end(self) -> None:
-        """Let services come to their end, and everything arrive."""
+        """Let services come to their end, and everything arrive; what is missing is told while others go on."""
+        for instance in self.withheld:
+            await self.told("audit_gap", instance)
         (self.deployment.folder / "enough").touch()
         await self.processes.until(
-            lambda: all(process.poll() is not None for process in self.processes.services.values()), "services end", 90
+            lambda: all(process.poll() is not None for process in self.processes.services.values()), "services end"
         )
         vault = self.deployment.vault
         vault.step()
@@ -326,6 +377,7 @@ FAULTS: dict[str, Fault] = {
     "Kafka: SIGKILL, started again": Storm.broker_killed,
     "Kafka: stands still until a spool is full": Storm.quota_filled,
     "PostgreSQL: restarted": Storm.store_restarted,
+    "PostgreSQL: SIGKILL, started again": Storm.store_killed,
     "Elasticsearch: SIGKILL, started again": Storm.index_killed,
     "Elasticsearch: answers 429": Storm.index_429,
     "Elasticsearch: answers 503": Storm.index_503,
@@ -336,5 +388,6 @@ FAULTS: dict[str, Fault] = {
     "service's clock: 1970": Storm.clock_1970,
     "service's clock: 2099": Storm.clock_2099,
     "changed line, forked chain": Storm.tampered,
+    "sealed batch that never arrives": Storm.batch_withheld,
     "stolen key table: stranger, copied call id": Storm.stolen,
 }

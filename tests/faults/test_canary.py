@@ -85,7 +85,7 @@ class Parts:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(480)
 async def test_beats_stop_with_each_part_and_come_back_with_it(tmp_path: Path) -> None:
     with KafkaServer() as kafka:
         async with switch() as (made, url):

@@ -16,7 +16,7 @@ from uuid import UUID
 from cryptocore.clock import SystemClock
 from cryptocore.envelope import Owner
 from cryptocore.registry import Registry
-from cryptocore.store import KeyStore
+from cryptocore.store.key_store import KeyStore
 from streams.demo.identities import Identity
 from streams.demo.loopback import LOOPBACK
 from streams.demo.vault import VaultServer
@@ -87,7 +87,8 @@ class VaultSide:
         records = self._server.vault(HOST).log.records
         for record in records[self._taken :]:
             spared = record["correlationId"] in self._spared or self._oid(record) != self.service.object_id
-            if draw.random() < LOST and not spared:
+            is_first = not self.lost and record["operationName"] in USES
+            if (draw.random() < LOST or is_first) and not spared:
                 if record["operationName"] in USES:
                     self.lost.append(record["correlationId"])
                 continue

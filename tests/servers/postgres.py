@@ -5,9 +5,11 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 from tests.servers.machine import free_port, postgres_binaries
-from tests.servers.process import Server
+from tests.servers.process import STOP_SECONDS, Server
 
 USER = "keytrail"
 
@@ -40,6 +42,17 @@ class PostgresServer(Server):
         data = str(self.folder / "data")
         listen = ("-h", "127.0.0.1", "-p", str(self._port), "-k", str(self.folder))
         return [str(self._binaries / "postgres"), "-D", data, *listen]
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the sessions: they end when they see it gone, and until then nothing starts here."""
+        if self.pid is None:
+            return
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        sessions = listed.read_text().split() if listed.exists() else []
+        super().kill()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(Path("/proc", pid).exists() for pid in sessions) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def answers(self) -> bool:
         ask = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]

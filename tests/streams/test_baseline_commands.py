@@ -2,7 +2,8 @@
 
 import msgspec
 
-from streams.baseline_commands import command, profiles, show
+from alerts.words import short_id
+from streams.baseline_commands import command, is_shortened, matches, profiles, show
 from streams.observations import BaselineCommand, decode
 from tests.streams.watching import SERVICE, Watch, past
 
@@ -12,7 +13,7 @@ def test_what_is_usual_can_be_shown_from_the_state_records() -> None:
     watch.say("accept", vault="kv-prod")
     watch.state.cut()
 
-    found = profiles(watch.state.dump())
+    found = profiles(watch.state, SERVICE)
     shown = show(SERVICE, found[SERVICE])
 
     assert list(found) == [SERVICE]
@@ -37,3 +38,26 @@ def test_a_command_goes_to_the_principals_partition_in_lower_case() -> None:
     assert said == BaselineCommand(
         v=1, id="1", act="reset", principal=SERVICE, vault="kv-prod", person="user:ann", note="stolen"
     )
+
+
+WORKLOADS = (
+    "8c1f0a9e-0000-4000-8000-0000000000e2",
+    "8c1f0a9e-1111-4000-8000-0000000000e2",
+    "8c1f0000-0000-4000-8000-01",
+)
+
+
+def test_the_short_form_of_an_alert_means_every_principal_that_it_may_mean() -> None:
+    assert matches(WORKLOADS, short_id(WORKLOADS[0])) == [*WORKLOADS[:2]]
+    assert matches(WORKLOADS, "8C1F0A9E...00E2") == [*WORKLOADS[:2]], "three dots, as people type them"
+    assert matches(WORKLOADS, "8c1f0a9e-0000…") == [WORKLOADS[0]]
+    assert matches(WORKLOADS, "8c1f0") == [*WORKLOADS]
+    assert matches(WORKLOADS, " 8c1f00 ") == [WORKLOADS[2]]
+    assert matches(WORKLOADS, "0000-4000") == [], "the start, not any part"
+    assert matches(["abcd"], "abc…cd") == [], "its two ends do not overlap"
+
+
+def test_what_is_short_for_an_id_is_known_as_such() -> None:
+    assert is_shortened("8c1f0a9e…00e2")
+    assert is_shortened("8c1f0a9e...00e2")
+    assert not is_shortened("ann.lee@example.com")

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from alerts.delivery import DeliveryFailed, WebhookNotifier
 from alerts.model import Notification
@@ -30,7 +31,7 @@ EVERY_S = 2.0
 class Singing:
     """A canary over a log in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, beat_url: str | None) -> None:
         signer, transport = Signer.generate(), MemoryTransport()
         registry = register(signer, source=SOURCE)
         self.trail = AuditTrail(
@@ -50,7 +51,7 @@ class Singing:
             host="127.0.0.1",
             port=0,
             secret=SECRET,
-            beat_url=None,
+            beat_url=beat_url,
             every_s=EVERY_S,
             clock=SystemClock(),
         )
@@ -65,8 +66,8 @@ class Singing:
 
 
 @asynccontextmanager
-async def singing(folder: Path) -> AsyncIterator[Singing]:
-    made = Singing(folder)
+async def singing(folder: Path, beat_url: str | None = None) -> AsyncIterator[Singing]:
+    made = Singing(folder, beat_url)
     running = asyncio.create_task(made.canary.run())
     async with asyncio.timeout(5):
         while not made.canary.address[1]:  # noqa: ASYNC110 - a test looks
@@ -98,6 +99,18 @@ async def test_a_young_canary_beats_once_also_when_its_text_says_that_the_index_
         await made.send(unindexed(second, since_ms=now_ms() - 60_000))
 
     assert made.canary.beats == 2
+
+
+async def test_that_nobody_is_told_is_said_at_the_start(tmp_path: Path) -> None:
+    with capture_logs() as told_nobody:
+        async with singing(tmp_path / "a"):
+            pass
+    with capture_logs() as told_somebody:
+        async with singing(tmp_path / "b", beat_url="http://127.0.0.1:9/"):
+            pass
+
+    assert ["BEAT_URL is not set" in one["event"] for one in told_nobody if one["log_level"] == "warning"] == [True]
+    assert [one for one in told_somebody if "BEAT_URL" in one["event"]] == []
 
 
 async def test_old_forged_and_foreign_deliveries_are_no_sign_of_life(tmp_path: Path) -> None:

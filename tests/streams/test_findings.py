@@ -175,7 +175,10 @@ def test_no_hit_is_lost_over_takeovers_and_no_minute_holds_two_messages(steps: l
 
 
 def test_only_what_several_partitions_count_is_named_by_its_partition() -> None:
-    found = {name: msgspec.structs.replace(hit(), rule_id=name) for name in ("pending_source", "chain_fork")}
+    found = {
+        name: msgspec.structs.replace(hit(), rule_id=name)
+        for name in ("audit_coverage", "pending_source", "chain_fork")
+    }
     told = {name: set[str]() for name in found}
 
     for partition in (0, 3):
@@ -185,4 +188,4 @@ def test_only_what_several_partitions_count_is_named_by_its_partition() -> None:
             desk.report(finding, T)
             told[name].add(desk.sent()[-1].finding_id)
 
-    assert {name: len(ids) for name, ids in told.items()} == {"pending_source": 2, "chain_fork": 1}
+    assert {name: len(ids) for name, ids in told.items()} == {"audit_coverage": 2, "pending_source": 2, "chain_fork": 1}

@@ -11,12 +11,12 @@ from sqlalchemy import update
 from alerts.thresholds import Limits
 from cryptocore.batch import SealedBatch
 from cryptocore.core import CryptoCore
-from cryptocore.keks import Giving
+from cryptocore.keks.life import Giving
 from cryptocore.keys import KeyReason
-from cryptocore.outbox_marks import OutboxMarks
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
-from cryptocore.store_tables import AUDIT_OUTBOX
+from cryptocore.store.outbox_marks import OutboxMarks
+from cryptocore.store.tables import AUDIT_OUTBOX
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind
 from streams.memory import MemoryShell

@@ -9,14 +9,20 @@ from alerts.model import RecentUse
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import AuditEvent, KekRef, Operation, Outcome, Phase, Reason, VaultAttempt, encode_line
 from cryptocore.keys import KeyState
+from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer
 from streams.index.documents import OUT_OF_RANGE
 from streams.index.port import DocKind
+from streams.index.writer import IndexWriter
 from streams.key_history import _OPERATIONS, _OUTCOMES, _REASONS, MAX_VERSIONS, KeyHistory, Recent, pack_use, unpack_use
-from streams.messages import CORRELATE, SOURCES, Effects, Message
+from streams.keys import KeysStep
+from streams.messages import CORRELATE, KEY_EVENTS, SOURCES, Effects, Message
+from streams.partition_owner import PartitionOwner
 from streams.sources import Control, Received, decode
 from streams.state import Kind
+from streams.statelog import MemoryLog, MemoryStateLog
 from tests.streams.builders import (
+    DEPLOYMENT,
     KEY_ID,
     NOW_MS,
     Monitor,
@@ -26,6 +32,7 @@ from tests.streams.builders import (
     registered,
     revoked,
 )
+from tests.streams.counting import DictIndex
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -254,6 +261,35 @@ def test_an_unwrap_of_a_revoked_key_that_knows_of_it_is_a_recovery() -> None:
     monitor.take(sender.seal(unwrapped(at_ms, revision=3), sealed_ms=at_ms), append_ms=at_ms)
 
     assert monitor.found() == {}
+
+
+async def test_revocations_are_counted_once_each_for_the_figures_and_those_of_others_are_not() -> None:
+    sender, monitor = billing()
+    again = revoked(at_ms=NOW_MS + 1)
+    mailer = Sender("mailer", instance=b"\xbb" * 16)
+    may_not = registered("mailer", mailer.signer, Role.EVENTS)
+    registry = Registry(DEPLOYMENT, (registered("billing", sender.signer), may_not))
+    owner = PartitionOwner(
+        KeysStep(registry=registry, limits=monitor.limits, generation=1, partition=0),
+        0,
+        log=MemoryStateLog(MemoryLog({KEY_EVENTS: 1}), KEY_EVENTS, 0),
+        index=IndexWriter(DictIndex()),
+        monotonic=lambda: 0.0,
+    )
+    await owner.open(0)
+
+    batches = (
+        sender.seal(again),
+        sender.seal(again, event(revision=3)),
+        sender.seal(revoked(key_id="bb" * 16)),
+        mailer.seal(revoked(key_id="cc" * 16)),
+    )
+    counted = []
+    for offset, sent in enumerate(batches):
+        owner.apply(monitor.message(sent)._replace(offset=offset))
+        counted.append(owner.revocations)
+
+    assert counted == [1, 1, 2, 2]
 
 
 def test_the_same_life_cycle_event_sent_twice_by_the_relay_is_dropped() -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from alerts.model import Severity
 from alerts.thresholds import DEFAULT_LIMITS, HOUR_MS, MINUTE_MS, SECOND_MS, Limits
 from streams import correlate, matchrate
-from streams.correlate import Claim, Use
+from streams.correlate import Claim, Use, partition_key
 from streams.findings import FindingBook
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind
@@ -22,6 +22,7 @@ from streams.memory import MemoryShell
 from streams.messages import CORRELATE, FINDINGS, SOURCES, Effects
 from streams.sources import SourcesStep
 from streams.state import State
+from streams.statelog import partition_of
 from streams.triage import TriageStep
 from tests.streams.join_bench import T0, outcome, registry, request_id, use
 
@@ -36,7 +37,7 @@ class Monitor:
         self.now_ms = START_MS
         self.shell = MemoryShell(
             steps={
-                CORRELATE: lambda _: JoinStep(registry=registry(), limits=Limits()),
+                CORRELATE: lambda place: JoinStep(registry=registry(), limits=Limits(), partition=place),
                 SOURCES: lambda _: SourcesStep(registry=registry(), limits=Limits()),
                 FINDINGS: lambda _: TriageStep(limits=Limits()),
             },
@@ -102,6 +103,26 @@ async def test_the_single_calls_that_are_unlogged_are_evidence_of_it_and_no_aler
     [alert] = await monitor.alerts()
     assert alert["facts"]["inhibits"] == "audit_coverage"
     assert await monitor.alerts("audit_coverage") == []
+
+
+async def test_single_calls_that_a_log_misses_are_one_alert_for_the_vault_over_all_its_keks(monitor: Monitor) -> None:
+    missing = [replace(outcome(kek, START_MS), name=kek) for kek in ("tokens-kek", "tenant-kek")]
+    assert len({partition_of(partition_key(one.vault, one.name), 2) for one in missing}) == 2, "both partitions count"
+    await monitor.take(*missing)
+
+    await monitor.wait(62)
+    [alert] = await monitor.alerts("audit_coverage")
+    assert (alert["status"], alert["key"], alert["count"]) == ("open", "kv-prod", 2)
+
+    await monitor.take(use("tokens-kek", START_MS, correlation=request_id("tokens-kek"), name="tokens-kek"))
+    await monitor.wait(2)
+    [alert] = await monitor.alerts("audit_coverage")
+    assert (alert["status"], alert["count"]) == ("open", 1), "the other call is still missing"
+
+    await monitor.take(use("tenant-kek", START_MS, correlation=request_id("tenant-kek"), name="tenant-kek"))
+    await monitor.wait(2)
+    [alert] = await monitor.alerts("audit_coverage")
+    assert alert["status"] == "resolved"
 
 
 async def test_records_that_come_late_resolve_it_and_say_so(monitor: Monitor) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cryptocore.batch import OpenedBatch
 from cryptocore.events import AuditEvent, Operation, Outcome, OwnerRef, Reason
 from cryptocore.keys import KeyState
-from cryptocore.plain_uses import PlainUse
+from cryptocore.lines.plain_uses import PlainUse
 from streams.index.documents import DAY_MS
 from streams.key_history import KeyHistory
 from streams.keys import KeysStep

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from alerts.thresholds import DAY_MS, DEFAULT_LIMITS, MINUTE_MS
-from cryptocore import rotations
 from cryptocore.events import AuditEvent, KeyRef, Operation, Reason
 from cryptocore.keys import KeyState
+from cryptocore.life import rotations
 from cryptocore.registry import Role
 from cryptocore.signing import Signer
 from streams.rotation_watch import MAX_OPEN, Rotations

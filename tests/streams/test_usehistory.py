@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from alerts.thresholds import DAY_MS, HOUR_MS
+from cryptocore.care.impact import ServiceUse
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import KekRef, Operation, Phase, VaultAttempt
-from cryptocore.impact import ServiceUse
 from cryptocore.testing import ManualClock
 from streams.index.embedded import EmbeddedIndex
 from streams.usehistory import IndexHistory

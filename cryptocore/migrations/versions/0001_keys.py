@@ -1,10 +1,10 @@
-"""Key versions, their history and the outbox (cryptocore/store_tables.py); the roles, and what guards run."""
+"""Key versions, their history and the outbox (cryptocore/store/tables.py); the roles, and what guards run."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from cryptocore.migrations import REFUSE, grant, guard, make_roles
-from cryptocore.store_schema import SCHEMA, VERSION_TABLE
+from cryptocore.store.schema import SCHEMA, VERSION_TABLE
 
 revision = "0001_keys"
 down_revision: str | None = None

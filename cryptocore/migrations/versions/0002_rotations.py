@@ -1,4 +1,4 @@
-"""Rotations, approvals, destructions, recovery grants, cursors, imported DEKs (cryptocore/rotation_tables.py)."""
+"""Rotations, approvals, destructions, recovery grants, cursors, imported DEKs (cryptocore/store/rotation_tables.py)."""
 
 from typing import Any, Final
 
@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from cryptocore.migrations import grant, guard
-from cryptocore.store_schema import SCHEMA
+from cryptocore.store.schema import SCHEMA
 
 revision = "0002_rotations"
 down_revision: str | None = "0001_keys"

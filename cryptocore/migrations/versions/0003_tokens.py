@@ -1,10 +1,10 @@
-"""Tokens, and whose turn it is to clean them up (cryptocore/token_tables.py)."""
+"""Tokens, and whose turn it is to clean them up (cryptocore/store/token_tables.py)."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from cryptocore.migrations import grant, guard
-from cryptocore.store_schema import SCHEMA
+from cryptocore.store.schema import SCHEMA
 
 revision = "0003_tokens"
 down_revision: str | None = "0002_rotations"

@@ -1,10 +1,10 @@
-"""Statements: labels of keys, the threat level, incidents (cryptocore/statement_tables.py)."""
+"""Statements: labels of keys, the threat level, incidents (cryptocore/store/statement_tables.py)."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from cryptocore.migrations import grant, guard
-from cryptocore.store_schema import SCHEMA
+from cryptocore.store.schema import SCHEMA
 
 revision = "0004_incidents"
 down_revision: str | None = "0003_tokens"

@@ -1,10 +1,10 @@
-"""A destruction that was called off stays so; what left the outbox is signed by who sent it (store_tables.py)."""
+"""A destruction that was called off stays so; who sent an event of the outbox signs that (store/tables.py)."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from cryptocore.migrations import grant, guard
-from cryptocore.store_schema import ADMIN_ROLE, SCHEMA, USE_ROLE
+from cryptocore.store.schema import ADMIN_ROLE, SCHEMA, USE_ROLE
 
 revision = "0005_marks"
 down_revision: str | None = "0004_incidents"

@@ -60,7 +60,7 @@ class Office:
         read = settings.CoreSettings.load()
         core = settings.build(read, credential=lambda: self.server.directory.credential(who))
         for wrapper in core.parts.wrappers.values():
-            wrapper._options["transport"] = self.server.transport()  # type: ignore[attr-defined]
+            wrapper._transport = self.server.transport  # type: ignore[attr-defined]
         return core
 
     def for_new_keys(self, alias: str, *others: str) -> None:

@@ -1,18 +1,28 @@
 """Commands as people call them: what they print, and how they end when something is not there."""
 
 import asyncio
+import gc
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 from typer.testing import CliRunner, Result
 
+from alerts.words import short_id
+from streams import statelog_kafka
 from streams.cli import app
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
 from streams.messages import VAULT_ACCESS, WHO
 from streams.observations import BaselineCommand, decode
+from streams.rereading import committed
 from streams.settings import Settings
+from streams.state import State
 from streams.statelog import Position, partition_of
 from streams.statelog_kafka import KafkaStateLog
 from streams.vaultlogs.messages import decode as decode_access
@@ -39,10 +49,19 @@ def nowhere(tmp_path: Path) -> dict[str, str]:
     return {"KEYTRAIL_KAFKA_BOOTSTRAP": address, "KEYTRAIL_FEED_STATE_DIR": str(tmp_path / "state")}
 
 
+async def read_a_state_topic(connection: dict[str, Any]) -> None:
+    await statelog_kafka.read("state", 0, State(), connection=connection)
+
+
+async def read_a_topic(connection: dict[str, Any]) -> None:
+    assert [record async for record in committed(connection, "rejected", 0)] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("topics", "ensure"),
+        ("rejected", "list"),
         ("baselines", "show", SERVICE),
         ("baselines", "accept", SERVICE, "--by", "user:ann"),
         ("vault-feed", "files", "."),
@@ -56,6 +75,17 @@ def test_a_broker_that_is_not_there_is_told_in_a_sentence(arguments: tuple[str, 
     assert result.exit_code == UNREACHABLE
     assert f"keytrail: cannot reach Kafka at {settings['KEYTRAIL_KAFKA_BOOTSTRAP']}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("read", [read_a_state_topic, read_a_topic])
+async def test_a_reader_that_cannot_reach_the_log_leaves_no_consumer_open(
+    read: Callable[[dict[str, Any]], Awaitable[object]], recwarn: pytest.WarningsRecorder
+) -> None:
+    with pytest.raises(KafkaConnectionError):
+        await read({"bootstrap_servers": f"127.0.0.1:{free_port()}"})
+    gc.collect()
+
+    assert [str(one.message) for one in recwarn if "Unclosed" in str(one.message)] == []
 
 
 def test_a_worker_without_a_broker_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -162,13 +192,61 @@ def test_a_missing_topic_is_named_with_the_command_that_makes_it(kafka: str) -> 
     assert "absent.keytrail.state.who: is missing" in result.stderr
 
 
-async def learned(settings: Settings) -> None:
+def test_a_principal_is_found_by_the_form_that_alerts_show_in_whichever_partition_it_is(
+    kafka: str, tmp_path: Path
+) -> None:
+    settings = asyncio.run(fresh(kafka, tmp_path))
+    twin, short = "aaaa0000-2222-4000-8000-00000000000a", short_id(SERVICE)
+    assert partition_of(twin.encode(), 2) != partition_of(SERVICE.encode(), 2), "a test of both partitions"
+    asyncio.run(learned(settings))
+    alone = run("baselines", "show", short, "--json", **environment(settings))
+    asyncio.run(learned(settings, twin))
+
+    of_two = run("baselines", "show", short, **environment(settings))
+    by_its_start = run("baselines", "show", twin[:13].upper(), "--json", **environment(settings))
+    decided = run("baselines", "accept", short, "--by", "user:ann", **environment(settings))
+
+    assert json.loads(alone.stdout)["principal"] == SERVICE
+    assert json.loads(by_its_start.stdout)["principal"] == twin
+    assert of_two.exit_code == WRONG_USE
+    assert f"{short} fits 2 principals; write more of the id:" in of_two.stderr
+    assert f"  {SERVICE} (workload, no name known)\n  {twin} (" in of_two.stderr
+    assert decided.exit_code == WRONG_USE
+    assert "a decision needs the whole one" in decided.stderr
+    assert asyncio.run(read_all(settings, WHO)) == [], "nothing was decided about nobody"
+
+
+def test_what_comes_before_its_topic_is_made_says_which_command_makes_it(kafka: str, tmp_path: Path) -> None:
+    export = tmp_path / "PT1H.json"
+    export.write_text(json.dumps(record("KeyUnwrap")) + "\n")
+    prefix = f"t{uuid4().hex[:8]}."
+    told = nowhere(tmp_path) | {"KEYTRAIL_KAFKA_BOOTSTRAP": kafka, "KEYTRAIL_TOPIC_PREFIX": prefix}
+
+    fed = run("vault-feed", "files", str(export), **told)
+    listed = run("rejected", "list", **told)
+
+    assert (fed.exit_code, listed.exit_code) == (WRONG_USE, WRONG_USE)
+    assert fed.stderr == f"keytrail: topic {prefix}vault-access is missing; see `keytrail topics ensure`\n"
+    assert listed.stderr == f"keytrail: topic {prefix}rejected is missing; see `keytrail topics ensure`\n"
+    assert prefix not in " ".join(asyncio.run(topics_of(kafka))), "looking for a topic makes none"
+
+
+async def topics_of(kafka: str) -> list[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        return list(await admin.list_topics())
+    finally:
+        await admin.close()
+
+
+async def learned(settings: Settings, who: str = SERVICE) -> None:
     """Commit what a who agent learned, as its owner does."""
-    watch = Watch().feed(*past(10)).settle()
+    watch = Watch().feed(*past(10, who=who)).settle()
     log = KafkaStateLog(
         transactional_id=f"{settings.topic_prefix}who",
         topic=settings.state_topic(WHO),
-        partition=partition_of(SERVICE.encode(), settings.partitions),
+        partition=partition_of(who.encode(), settings.partitions),
         partitions=settings.topic_partitions,
         full_name=settings.topic,
         connection=settings.kafka_connection(),

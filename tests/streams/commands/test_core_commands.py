@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cryptocore import terms, testing
+from cryptocore import testing
+from cryptocore.care import terms
 from cryptocore.context import acting
 from cryptocore.development import make_registry
 from cryptocore.envelope import Owner
 from cryptocore.events import AuditEvent, Operation, decode_line
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer
-from cryptocore.store import KeyStore, database_ms
+from cryptocore.store.key_store import KeyStore, database_ms
 from cryptocore.testing import CoreUnderTest
 from streams.cli import app
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE
@@ -199,6 +200,64 @@ def test_a_deployment_has_its_own_due_dates(environment: dict[str, str], tmp_pat
     assert "reported_late" not in opened
     assert refused.exit_code == WRONG_USE
     assert "incident.audit_days: missing" in refused.stderr
+
+
+READS = (
+    ("threat", "show"),
+    ("tokens", "list"),
+    ("incidents", "list", "--closed"),
+    ("incidents", "show", "INCIDENT"),
+)
+
+
+@pytest.mark.parametrize("command", READS, ids=" ".join)
+def test_who_only_reads_says_where_the_store_is_and_whom_to_believe_and_nothing_else(
+    environment: dict[str, str], stored: KeyStore, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    del stored
+    run(environment, "threat", "set", "severe", "--until", "7d", "--reason", "wave", *LENA)
+    opened = run(environment, "incidents", "open", "other", "laptop lost", "--json", *LENA)
+    ident = json.loads(opened.stdout)["id"]
+    words = [ident if word == "INCIDENT" else word for word in command]
+    before = run(environment, *words)
+    needed = {name: environment[name] for name in ("KEYTRAIL_CORE_STORE_URL", "KEYTRAIL_CORE_REGISTRY_FILE")}
+    for name in environment:
+        monkeypatch.delenv(name, raising=False)
+
+    alone = run(needed, *words)
+
+    assert (alone.exit_code, alone.stdout, alone.stderr) == (0, before.stdout, "")
+    assert any(word in alone.stdout for word in ("severe", "t-88/crm", "laptop lost"))
+    for missing in needed:
+        said = run({**needed, missing: ""}, *words)
+        assert (said.exit_code, said.stdout) == (WRONG_USE, "")
+        assert said.stderr == f"keytrail: {missing}: Field required\n"
+    odd = run({**needed, "KEYTRAIL_CORE_REGISTRY_FILE": "/proc/no/such/file"}, *words)
+    assert odd.exit_code == WRONG_USE
+    assert "Traceback" not in odd.output
+
+
+def test_who_acts_is_asked_for_the_rest(environment: dict[str, str]) -> None:
+    del environment["KEYTRAIL_CORE_SIGNER_FILE"]
+    result = run(environment, "threat", "set", "normal", "--reason", "over", *LENA)
+
+    assert result.exit_code == WRONG_USE
+    assert "KEYTRAIL_CORE_SIGNER_FILE: Field required" in result.stderr
+
+
+def test_what_somebody_else_wrote_is_not_read_without_a_signer_either(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(environment, "threat", "set", "severe", "--until", "7d", "--reason", "wave", *LENA)
+    opened = run(environment, "incidents", "open", "other", "laptop lost", "--json", *LENA)
+    make_registry(tmp_path / "another", [SERVICE], now_ms=0, days=50_000)
+    other = {**environment, "KEYTRAIL_CORE_REGISTRY_FILE": str(tmp_path / "another" / "sources.json")}
+    level, incident = run(other, "threat", "show"), run(other, "incidents", "list", "--json")
+
+    assert (level.exit_code, level.stdout) == (UNREACHABLE, "")
+    assert "not registered for keys at that time" in level.stderr
+    assert json.loads(incident.stdout) == []
+    assert f"{json.loads(opened.stdout)['id']} is not shown" in incident.stderr
 
 
 def test_what_is_not_there_is_told_in_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:

@@ -10,16 +10,19 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from cryptocore.clock import SystemClock, rfc3339
-from cryptocore.spool_lock import SpoolLock, spool_path
-from cryptocore.store_engine import StoreOptions
-from cryptocore.store_migration import migrate
+from cryptocore.spool.lock import SpoolLock, spool_path
+from cryptocore.store.engine import StoreOptions
+from cryptocore.store.migration import migrate
 from cryptocore.testing import ManualClock
-from streams import topics
+from streams import generations, topics
 from streams.commands.terminal import NOT_ALL_WELL
 from streams.doctor import index, log, service
 from streams.doctor.findings import Area, Finding, Verdict, examine
-from streams.messages import KEY_EVENTS
+from streams.messages import KEY_EVENTS, SOURCES
 from streams.settings import Settings
+from streams.state import State, encode
+from streams.statelog import Position
+from streams.statelog_kafka import KafkaStateLog
 from streams.worker import open_index
 from tests.servers.machine import free_port
 from tests.streams.commands.test_commands import run
@@ -115,6 +118,41 @@ async def _short_lived(settings: Settings) -> None:
         await asyncio.sleep(0.05)
     await admin.close()
     await topics.ensure(settings)
+
+
+async def test_settings_of_another_generation_are_told_which_one_to_use(kafka: str, tmp_path: Path) -> None:
+    settings = await fresh(kafka, tmp_path)
+    await _mark(settings, generations.Mark(generation=2, partitions=4, at_ms=0))
+
+    before, after = [
+        await log.look(settings.model_copy(update={"generation": number, "partitions": 4}), SystemClock())
+        for number in (1, 3)
+    ]
+
+    told = {(one.subject, one.says): one.do for one in before + after if one.verdict is Verdict.WRONG}
+    elsewhere = {subject: do for (subject, says), do in told.items() if "the state is of generation 2" in says}
+    missing = [do for (_, says), do in told.items() if says == "is missing"]
+    assert set(elsewhere) == {settings.topic(KEY_EVENTS), f"{settings.topic(KEY_EVENTS)}.g3"}
+    assert missing, "those of generation 3"
+    assert {*elsewhere.values(), *missing} == {"use generation 2, KEYTRAIL_PARTITIONS=4"}
+    assert told[settings.topic(KEY_EVENTS), "has 2 partitions, 4 needed"].startswith("KEYTRAIL_PARTITIONS as it has")
+
+
+async def _mark(settings: Settings, mark: generations.Mark) -> None:
+    """Write the mark as `keytrail topics migrate` does at its end."""
+    state_log = KafkaStateLog(
+        transactional_id=f"{settings.topic_prefix}mark",
+        topic=settings.state_topic(SOURCES),
+        partition=0,
+        partitions=settings.topic_partitions,
+        full_name=settings.topic,
+        connection=settings.kafka_connection(),
+    )
+    await state_log.open(State())
+    await state_log.commit(
+        [(generations.MARK_KEY, encode(mark))], Position(applied=1, indexed=1, skip=(), now_ms=1), []
+    )
+    await state_log.close()
 
 
 def test_servers_that_are_not_there_are_findings_and_no_traceback(tmp_path: Path) -> None:

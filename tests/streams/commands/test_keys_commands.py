@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from alerts.thresholds import Limits
-from cryptocore import certifying, destroying, destruction_marks, settings
+from cryptocore import settings
 from cryptocore.batch import Seal
 from cryptocore.core import CryptoCore
-from cryptocore.destruction import read_certificate
 from cryptocore.envelope import Owner
 from cryptocore.events import Operation, Outcome
-from cryptocore.store import database_ms
+from cryptocore.life import certifying, destroying, destruction_marks
+from cryptocore.life.destruction import read_certificate
+from cryptocore.store.key_store import database_ms
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
 from streams.index.embedded import EmbeddedIndex
 from streams.memory import MemoryShell
@@ -218,6 +219,65 @@ def test_a_kek_is_renewed_replaced_and_purged(office: Office) -> None:
     ]
     ended = [event for event in office.events.only(Operation.DESTROY) if event.outcome is Outcome.SUCCEEDED]
     assert [event.actor for event in ended] == ["user:lena", "user:lena"]
+
+
+def test_a_certificate_finds_by_itself_when_the_keks_were_purged_and_takes_no_other_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(office)
+    first = told(office, "keks", "show", "old-kek")["current"]
+    done(office, "keks", "rotate", "old-kek", *LENA)
+    done(office, "keys", "rewrap", *LENA)
+    second = told(office, "keks", "show", "old-kek")["current"]
+    done(office, "keks", "create", "new-kek", *LENA)
+    office.for_new_keys("new-kek", "old-kek")
+    done(office, "keys", "archive", key, "--yes", *LENA)
+    asked = told(office, "keys", "destroy", "request", *approvals(office, "end", key), *LENA)
+    for module in (destroying, destruction_marks, certifying):
+        monkeypatch.setattr(module, "database_ms", _eight_days_on)
+    done(office, "keys", "destroy", "finish", asked["id"], "--yes", *LENA)
+    monkeypatch.setattr(certifying, "database_ms", _nine_days_on)
+    certificate = ("keys", "destroy", "certificate", asked["id"], "--out")
+    declared = office.environment.pop("KEYTRAIL_COPIES_FILE")
+    early = told(office, *certificate, str(office.folder / "early"))
+    purged = purge_old_kek(office, "--copies", declared)
+    out = office.folder / "certificate"
+    says = told(office, *certificate, str(out))
+
+    assert (early["purged"], early["unrecoverable_after"]) == (dict.fromkeys(says["purged"]), "not established")
+    assert set(says["purged"]) == {f"old-kek/{first}", f"old-kek/{second}"}
+    assert None not in says["purged"].values()
+    assert says["unrecoverable_after"] == says["overwritten_at"], "the purge was before the DEK was overwritten"
+    [item] = read_certificate(out.read_bytes(), office.registry).items
+    assert {f"{kek.alias}/{kek.version}": kek.purged_at for kek in item.keks} == says["purged"]
+    gone = {one["version"]: one["state"] for one in purged["versions"]}
+    assert gone == {version: f"purged, gone by {says['purged'][f'old-kek/{version}']}" for version in (first, second)}
+    assert told(office, "keks", "list")[1]["state"] == "absent"
+    other = str(office.folder / "other")
+    for time, why in (("2026-01-02", "its vault had it at"), (says["overwritten_at"], "it was gone by")):
+        said = refused(office, *certificate, other, "--purged", f"old-kek/{first}={time}")
+        assert f"old-kek/{first} was not purged at" in said
+        assert why in said
+    agreeing = f"old-kek/{first}={says['purged'][f'old-kek/{first}']}"
+    assert told(office, *certificate, other, "--purged", agreeing)["purged"] == says["purged"]
+    assert "gone by" in done(office, *certificate, str(office.folder / "shown"))
+
+
+def purge_old_kek(office: Office, *copies: str) -> Any:
+    """Delete and purge the old KEK, as two people approve."""
+    done(office, "keks", "delete", "old-kek", *copies, "--yes", *LENA)
+    statement = office.folder / "purge.json"
+    done(office, "keks", "purge", "old-kek", "--statement", str(statement), *LENA)
+    both = approvals(office, "purge", "--statement", str(statement))
+    return told(office, "keks", "purge", "old-kek", *copies, *both, "--yes", *LENA)
+
+
+def _eight_days_on(connection: Connection) -> int:
+    return database_ms(connection) + 8 * DAY_MS
+
+
+def _nine_days_on(connection: Connection) -> int:
+    return database_ms(connection) + 9 * DAY_MS
 
 
 def test_a_loss_is_written_down_approved_and_only_then_accepted(office: Office) -> None:

@@ -56,3 +56,14 @@ def test_a_row_of_many_ids_becomes_a_block_of_lines(
         "event: x",
         "",
     ]
+
+
+def test_a_name_that_a_stranger_wrote_cannot_give_the_terminal_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name", "why"), [("ann\x1b]0;pwned\x07\u202e", "an\naccount\r"), ("Zoë …", "→ ·")])
+
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(printed)
+    assert "ann?]0;pwned??" in printed
+    assert "an?account?" in printed
+    assert "Zoë …" in printed
+    assert "→ ·" in printed

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from elasticsearch import AsyncElasticsearch
 
+from streams.index import elastic
 from streams.index.documents import DAY_MS, OUT_OF_RANGE
 from streams.index.elastic import ElasticIndex
 from streams.index.port import DocKind, Document, IndexUnavailable
@@ -89,6 +90,24 @@ async def test_an_index_that_is_closed_for_writing_is_unavailable_and_nothing_is
 
     with pytest.raises(IndexUnavailable, match="cluster_block_exception"):
         await index.write([event("b"), event("c", colour="red")])
+
+
+async def test_a_day_whose_shard_is_away_keeps_no_other_day_from_being_written(
+    client: AsyncElasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elastic, "SHARD_TIMEOUT", "200ms")
+    prefix, day_ms = f"test-{uuid4().hex}", 1_763_251_200_000  # 2025-11-16
+    index = ElasticIndex(client, prefix=prefix, replicas=0)
+    await index.ensure()
+    nowhere = {"index.routing.allocation.require._name": "nobody"}
+    await client.indices.create(index=f"{prefix}-events-2025.11.16", settings=nowhere, wait_for_active_shards="0")
+
+    with pytest.raises(IndexUnavailable, match="503 unavailable_shards_exception"):
+        await index.write([event("a", day_ms), event("b", day_ms + DAY_MS)])
+
+    await client.indices.refresh(index=f"{prefix}-events-2025.11.17")
+    assert (await client.count(index=f"{prefix}-events-2025.11.17"))["count"] == 1
+    await client.indices.delete(index=f"{prefix}-events-2025.11.16")
 
 
 async def test_large_bulks_go_out_without_a_warning(elasticsearch_url: str) -> None:

@@ -1,0 +1,1 @@
+"""The life of keys: from creation to the certificate of destruction."""

@@ -1,0 +1,1 @@
+"""The key store: one database of key versions, their records, their outbox, and what belongs to them."""
