@@ -33,7 +33,7 @@ from streams.state import State
 from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer
 
-BATCHES = 480
+BATCHES = 960
 KEYS = 2_000
 SMALL = {50: 2_000, 5: 6_000, 1: 8_000}
 """Events a message, and how many messages."""
