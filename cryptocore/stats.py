@@ -4,7 +4,7 @@ Everything counts from the process's start (or its fork) and only grows, but for
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, Self
 
@@ -144,15 +144,6 @@ def look(
         oldest_unsent_age_ms=None if waited_us is None else max(0, waited_us // 1000),
         audit_failures=emitter.failures,
         cache_entries=entries,
-        cache_hits=counts.cache_hits,
-        cache_misses=counts.cache_misses,
-        cache_evictions=counts.cache_evictions,
-        failures_remembered=counts.failures_remembered,
-        outage_grace_uses=counts.outage_grace_uses,
-        vault_unwraps=counts.vault_unwraps,
-        vault_wraps=counts.vault_wraps,
-        vault_failures=counts.vault_failures,
-        vault_throttled=counts.vault_throttled,
-        vault_over_budget=counts.vault_over_budget,
+        **asdict(counts),
         revocation_window=RevocationWindow.of(revocations),
     )

@@ -10,12 +10,7 @@ from cryptocore.errors import KeyUnavailable
 from cryptocore.events import Operation, Outcome, Reason
 from cryptocore.keks.ends import Ends, Sight
 from cryptocore.keks.looking import Kek, KekLooking, key_of
-from cryptocore.keks.vault import (
-    KekPresence,
-    KekState,
-    KekVault,
-    VaultAnswer,
-)
+from cryptocore.keks.vault import KekPresence, KekState, KekVault, VaultAnswer
 from cryptocore.lines.texts import PERSON
 from cryptocore.store.key_store import StoreConflict, database_ms
 

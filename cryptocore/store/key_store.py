@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_Judged = tuple[tuple[bytes, int], KeyVersion | RecordInvalid | KeyRecordRollback]
+
 __all__ = ["Change", "KeyStore", "KeyVersion", "OutboxClaim", "OutboxRow", "StoreConflict", "database_ms", "outbox_row"]
 
 
@@ -98,11 +100,7 @@ class KeyStore:
             KeyUnavailable: the store does not answer.
         """
         query = _SELECT.where(tuple_(KEY_VERSION.c.key_id, KEY_VERSION.c.version).in_(names))
-        found = {}
-        for row in self.transaction(lambda connection: connection.execute(query).mappings().all()):
-            with contextlib.suppress(RecordInvalid, KeyRecordRollback):
-                found[row["key_id"], row["version"]] = believed(row, self._registry)
-        return found
+        return {name: found for name, found in self._each(query) if isinstance(found, KeyVersion)}
 
     def versions(self, key_id: bytes) -> list[KeyVersion]:
         """Read all versions of a key, oldest first; raises as `version` does."""
@@ -120,9 +118,7 @@ class KeyStore:
         versions = [believed(row, self._registry) for row in rows]
         return max(versions, key=_standing)
 
-    def listed(
-        self, after: tuple[bytes, int] | None, limit: int
-    ) -> list[tuple[tuple[bytes, int], KeyVersion | RecordInvalid | KeyRecordRollback]]:
+    def listed(self, after: tuple[bytes, int] | None, limit: int) -> list[_Judged]:
         """Read key versions in the order of their ids, behind one of them: each believed, or why it is not.
 
         Raises:
@@ -131,7 +127,10 @@ class KeyStore:
         query = _SELECT.order_by(KEY_VERSION.c.key_id, KEY_VERSION.c.version).limit(limit)
         if after is not None:
             query = query.where(tuple_(KEY_VERSION.c.key_id, KEY_VERSION.c.version) > tuple_(*after))
-        found: list[tuple[tuple[bytes, int], KeyVersion | RecordInvalid | KeyRecordRollback]] = []
+        return self._each(query)
+
+    def _each(self, query: Any) -> list[_Judged]:
+        found: list[_Judged] = []
         for row in self.transaction(lambda connection: connection.execute(query).mappings().all()):
             name = (bytes(row["key_id"]), int(row["version"]))
             try:
