@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Struct
+
 
 class DocKind(StrEnum):
     """One family of documents, one index name pattern each."""
@@ -19,7 +21,7 @@ class DocKind(StrEnum):
     REJECTED = "rejected"
 
 
-class Document(NamedTuple):
+class Document(Struct, frozen=True, gc=False):
     """One document as bytes.
 
     `day_ms` names the index by the event's day; None for kinds that live in one index. `version` 0 is written once
