@@ -1,6 +1,7 @@
 """A worker as a process: started, watched, ended in a bounded time, and never alive without a right to go on."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -120,7 +121,12 @@ class Worker:
         )
 
     async def start(self) -> None:
-        """Join the group; partitions come with its first rebalance."""
+        """Join the group; partitions come with its first rebalance.
+
+        What is loaded by now lives as long as the worker: full collections need not look at it again.
+        """
+        gc.collect()
+        gc.freeze()
         self.shell.pulsed_s = self._monotonic()
         async with asyncio.timeout(START_WITHIN_S):
             await self._app.start()
@@ -139,6 +145,7 @@ class Worker:
                 nothing is lost when the process ends now.
         """
         self.stopping = True
+        gc.unfreeze()
         async with asyncio.timeout(self._settings.stop_s):
             for task in self.running:
                 task.cancel()
