@@ -11,10 +11,11 @@ from itertools import accumulate
 import msgspec
 
 from alerts.thresholds import Limits
-from cryptocore.batch import NO_PREVIOUS, SealedBatch, partition_of, seal_batch
+from cryptocore.batch import NO_PREVIOUS, SealedBatch, seal_batch
 from cryptocore.clock import SystemClock, rfc3339
 from cryptocore.events import AuditEvent, KeyRef, Operation, Outcome, OwnerRef, Phase, Reason, decode_line, encode_line
 from cryptocore.keys import KeyState
+from cryptocore.partitions import partition_of
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
 from streams.key_history import KeyHistory

@@ -11,17 +11,15 @@ from functools import cached_property
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
-from zlib import crc32
 
 from cryptocore.errors import BatchRejected, EventInvalid
-from cryptocore.events import AuditEvent, Line, decode_line
+from cryptocore.events import Line, decode_line
 from cryptocore.lines.plain_uses import PlainUse, ReadLine, read_lines
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import SEALED_BATCH, SIGNATURE_SIZE, SignatureInvalid, Signer, verify
 
 MAX_LINES: Final = 1000
 MAX_VALUE: Final = 900 * 1024
-MAX_PARTITIONS: Final = 64  # a heartbeat names the head of every chain of a process in one line of 16 KiB
 SEAL_HEADER: Final = "kt-seal"
 SIGNATURE_HEADER: Final = "kt-sig"
 SEAL_SIZE: Final = 141
@@ -257,10 +255,11 @@ def open_batch(
     if not compare_digest(sha256(batch.value).digest(), seal.value_sha256):
         raise BatchRejected("seal_invalid", "value", "not the value that was sealed")
     # 7
-    if batch.value.count(b"\n") != seal.count:
+    pieces = batch.value.split(b"\n")
+    if len(pieces) != seal.count + 1:
         raise BatchRejected("seal_invalid", "seal.count", "not the number of lines")
     try:
-        read, raw_lines = read_lines(batch.value, signer.source)
+        read = read_lines(pieces, signer.source)
     except EventInvalid as err:
         raise BatchRejected("rejected", err.field, err.problem) from err
     # 8
@@ -270,7 +269,7 @@ def open_batch(
         digest=sha256(batch.seal).digest(),
         signer=signer,
         read=read,
-        raw_lines=raw_lines,
+        raw_lines=pieces[:-1],
         suspect=signer.suspect(append_ms),
     )
 
@@ -280,21 +279,3 @@ def _check_source(lines: Iterable[ReadLine], source: str) -> None:
     for number, line in enumerate(lines, 1):
         if not isinstance(line, PlainUse) and line.service != source:
             raise BatchRejected("source_mismatch", f"line {number}: service", f"the signer speaks for {source}")
-
-
-def partition_of(key: bytes, count: int) -> int:
-    """Choose the partition among `count` for the bytes of a key."""
-    return crc32(key) % count
-
-
-def partition_key(line: Line, instance: bytes) -> bytes:
-    """Give the bytes by which a line finds its partition.
-
-    An event goes by its key id, or by the id that the envelope claimed, so that one key's events meet on one
-    partition; an event without either, and every control line, goes by the instance.
-    """
-    if isinstance(line, AuditEvent):
-        key_id = line.claimed_key_id if line.key is None else line.key.id
-        if key_id is not None:
-            return bytes.fromhex(key_id)
-    return instance

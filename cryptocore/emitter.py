@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptocore import forking
-from cryptocore.batch import ID_SIZE, MAX_PARTITIONS, partition_of
+from cryptocore.batch import ID_SIZE
 from cryptocore.clock import Clock, SystemClock, rfc3339
 from cryptocore.errors import AuditUnavailable, ConfigurationError
 from cryptocore.events import AuditEvent, ChainOpen, Heartbeat
 from cryptocore.lines.vocabulary import Durability, Operation, Outcome
+from cryptocore.partitions import MAX_PARTITIONS, partition_of
 from cryptocore.signing import Signer
 from cryptocore.spool.adoption import close_chain
 from cryptocore.spool.committer import Committer

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from cryptocore.audit import Audit, Refusal, Subject
-from cryptocore.batch import partition_key, partition_of
 from cryptocore.clock import Clock
 from cryptocore.errors import CoreError, EventInvalid
 from cryptocore.events import AuditEvent, Operation, Outcome, Reason, decode_line
@@ -15,6 +14,7 @@ from cryptocore.failures import UNTOUCHED, FailureMeter
 from cryptocore.keyring import Keyring
 from cryptocore.keystate import KeyStates
 from cryptocore.lines.vocabulary import LIFE_CYCLE
+from cryptocore.partitions import partition_key, partition_of
 from cryptocore.spool.entries import Entry, manner_of
 from cryptocore.store.key_store import KeyStore, OutboxRow, StoreConflict
 from cryptocore.store.outbox_marks import OutboxMarks

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from cryptocore.batch import ID_SIZE, MAX_PARTITIONS
+from cryptocore.batch import ID_SIZE
 from cryptocore.clock import SystemClock
 from cryptocore.emitter import HEARTBEAT_S, LINGER_MS, QUOTA_BYTES, Emitter, Transport
 from cryptocore.errors import ConfigurationError
@@ -18,6 +18,7 @@ from cryptocore.keks.vault import NamedKek
 from cryptocore.keystate import KeyStateTopic
 from cryptocore.lines.texts import SERVICE
 from cryptocore.lines.vocabulary import Durability
+from cryptocore.partitions import MAX_PARTITIONS
 from cryptocore.purposes import Purposes
 from cryptocore.registry import Registry, Role
 from cryptocore.signing import Signer

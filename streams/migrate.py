@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 
-from cryptocore.batch import MAX_PARTITIONS
+from cryptocore.partitions import MAX_PARTITIONS
 from streams import generations, sources, topics
 from streams.consumers import reading
 from streams.generations import Mark

@@ -7,17 +7,16 @@ other lines are the caller's. That both ways come to the same is tested over any
 
 from binascii import unhexlify
 from bisect import insort
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from struct import Struct as Layout
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 from msgspec import Struct
 
 from alerts import rules
 from alerts.thresholds import Limits
 from cryptocore.events import AuditEvent, Operation, Outcome, decode_line
-from cryptocore.lines.plain_uses import MAX_REMEMBERED, PlainUse, ReadLine
+from cryptocore.lines.plain_uses import PlainUse, ReadLine
 from streams.index.documents import DAY_MS, FUTURE_MS, PAST_MS, BatchFragment, event_head
 from streams.index.port import DocKind, Document
 from streams.key_case import Batch
@@ -32,9 +31,6 @@ _TRACE: Final = b',"trace":{"id":"%b"}'
 _END: Final = b"}}"
 
 _pack_ms = Layout(">Q").pack
-# The type's own call costs twice as much.
-_document = cast("Callable[[tuple[object, ...]], Document]", partial(tuple.__new__, Document))
-V = TypeVar("V")
 
 
 class _Act(Struct, gc=False):
@@ -64,8 +60,6 @@ class _Caller(Struct, gc=False):
 
 
 _acts: dict[tuple[str, Operation], _Act] = {}
-_subjects: dict[bytes, _Subject] = {}
-_callers: dict[bytes, _Caller] = {}
 
 
 def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
@@ -94,7 +88,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     documents, shared, most = batch.effects.documents, fragment.body, limits.recent_uses
     day_ms = earliest_ms - earliest_ms % DAY_MS
     midnight_ms = day_ms + DAY_MS
-    join, subjects, callers = b"".join, _subjects, _callers
+    join = b"".join
     for line in lines:
         use, raw = line
         if type(use) is not PlainUse:
@@ -105,7 +99,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
             return line
         # 3
         operation = use.operation
-        act, subject, caller = acts[operation], subjects.get(use.subject), callers.get(use.caller)
+        act, subject, caller = acts[operation], use.subject.meaning, use.caller.meaning
         if act is None or subject is None or caller is None:
             act, subject, caller = _learn(use, raw)
             acts[operation] = act
@@ -150,7 +144,7 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
             subject.owner, use.key_id, subject.key, shared, raw, _END,
         ))  # fmt: skip
         day = day_ms if occurred_ms < midnight_ms else midnight_ms
-        documents.append(_document((_EVENT, use.id.decode(), body, day, 0, None)))
+        documents.append(Document(_EVENT, use.id.decode(), body, day))
     return None
 
 
@@ -166,8 +160,7 @@ def _learn(use: PlainUse, raw: bytes) -> tuple[_Act, _Subject, _Caller]:
     )
     subject = _Subject(key.version or 0, key.revision or 0, packed[PACKED_KEY], owner, tail)
     caller = _Caller(packed[PACKED_WHO][: -len(event.service)], who, use_part)
-    _remember(_subjects, use.subject, subject)
-    _remember(_callers, use.caller, caller)
+    use.subject.meaning, use.caller.meaning = subject, caller
     return learnt_act, subject, caller
 
 
@@ -183,9 +176,3 @@ def _cut(head: bytes, event: AuditEvent) -> tuple[bytes, ...]:
     use, rest = middle + rest[:owner_at], rest[owner_at:]
     owner, key_mark, rest = rest.partition(b'"key":{"id":"')
     return act, mark + who.partition(b',"trace":')[0], use, owner + key_mark, rest[32:]
-
-
-def _remember(known: dict[bytes, V], part: bytes, meaning: V) -> None:
-    if len(known) >= MAX_REMEMBERED:
-        known.clear()
-    known[part] = meaning

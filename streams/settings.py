@@ -8,7 +8,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryptocore.addresses import all_loopback
-from cryptocore.batch import MAX_PARTITIONS
+from cryptocore.partitions import MAX_PARTITIONS
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, VAULT_ACCESS, WHO
 
 GROWING: Final = (KEY_EVENTS, VAULT_ACCESS, CORRELATE, WHO)

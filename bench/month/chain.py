@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from bench.month.acts import draw_uuid
 from bench.month.plan import START_S
-from cryptocore.batch import NO_PREVIOUS, Seal, SealedBatch, partition_key, partition_of, seal_batch
+from cryptocore.batch import NO_PREVIOUS, Seal, SealedBatch, seal_batch
 from cryptocore.clock import rfc3339
 from cryptocore.events import (
     AuditEvent,
@@ -26,6 +26,7 @@ from cryptocore.events import (
     Tally,
     encode_line,
 )
+from cryptocore.partitions import partition_key, partition_of
 from cryptocore.signing import Signer
 from streams.simulated import DEPLOYMENT
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct as Layout
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -46,11 +46,20 @@ _encode = msgspec.json.Encoder().encode
 _is_last_trace = re.compile(f'{TRACE_ID}"}}'.encode()).fullmatch
 
 
+class Part(Struct, gc=False):
+    """A subject or a caller, as written: what was learnt when it came first, for all lines that have it.
+
+    `meaning` is for whoever reads the lines, to keep what follows from the text alone.
+    """
+
+    text: bytes
+    meaning: Any = None
+
+
 class PlainUse(Struct, gc=False):
     """One plain use, cut into its parts; `decode_line` makes an AuditEvent of its line.
 
-    `key_id` is in hex and `id` has its dashes, both as written. `subject` and `caller` are there to look something up
-    by: equal bytes stand for equal values, and nearly always are the same object.
+    `key_id` is in hex and `id` has its dashes, both as written.
     """
 
     operation: Operation
@@ -58,8 +67,8 @@ class PlainUse(Struct, gc=False):
     occurred_at: bytes
     occurred_ms: int
     key_id: bytes
-    subject: bytes
-    caller: bytes
+    subject: Part
+    caller: Part
     trace_id: bytes = b""
 
 
@@ -89,29 +98,29 @@ class _Seconds(dict[bytes, int]):
 
 _seconds = _Seconds()
 _milliseconds: Final = {b"%03d" % number: number for number in range(1000)}
-_subjects: dict[bytes, bytes] = {}
-_callers: dict[bytes, bytes] = {}
+_subjects: dict[bytes, Part] = {}
+_callers: dict[bytes, Part] = {}
 
 
-def read_lines(value: bytes, service: str) -> tuple[list[ReadLine], list[bytes]]:
+def read_lines(pieces: Sequence[bytes], service: str) -> list[ReadLine]:
     """Read the lines of a batch like `decode_lines`, and plain uses of this service as such.
 
-    Returns:
-        The lines, and beside them their bytes as received, without the newline.
+    Args:
+        pieces: the batch, split at its newlines; the last piece is empty.
+        service: the source that the batch comes from.
 
     Raises:
         EventInvalid: names the line, counted from 1, and the field.
     """
-    raw_lines = value.split(b"\n")
-    if not raw_lines.pop():
+    *raw_lines, last = pieces
+    if not last:
         try:
             lines, uses = _read(raw_lines, _cut_of(service))
         except (EventInvalid, LookupError, UnicodeDecodeError):  # something is wrong; what, and where, is said below
             lines, uses = [], []
         if lines and _are_well_formed(uses):
-            return lines, raw_lines
-    decoded, raw_lines = decode_lines(value)
-    return [*decoded], raw_lines
+            return lines
+    return [*decode_lines(b"\n".join(pieces))[0]]
 
 
 def _read(raw_lines: Sequence[bytes], cut: _Cut) -> tuple[list[ReadLine], list[PlainUse]]:
@@ -195,10 +204,12 @@ def _is_plain(event: AuditEvent) -> bool:
     )
 
 
-def _remember(known: dict[bytes, bytes], part: bytes) -> None:
+def _remember(known: dict[bytes, Part], text: bytes) -> None:
+    if text in known:
+        return
     if len(known) >= MAX_REMEMBERED:
         known.clear()
-    known[part] = part
+    known[text] = Part(text)
 
 
 @lru_cache(maxsize=1024)

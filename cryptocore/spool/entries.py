@@ -10,9 +10,9 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cryptocore.batch import partition_key, partition_of
 from cryptocore.events import AuditEvent, Line, encode_line
 from cryptocore.lines.vocabulary import LIFE_CYCLE, Operation, Outcome, Phase
+from cryptocore.partitions import partition_key, partition_of
 
 _ID: Final = "00000000-0000-0000-0000-000000000000"
 _TIME: Final = "1970-01-01T00:00:00.000000Z"

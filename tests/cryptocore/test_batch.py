@@ -7,18 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptocore.batch import (
-    MAX_VALUE,
-    NO_PREVIOUS,
-    SEAL_SIZE,
-    OpenedBatch,
-    Seal,
-    SealedBatch,
-    open_batch,
-    partition_key,
-    partition_of,
-    seal_batch,
-)
+from cryptocore.batch import MAX_VALUE, NO_PREVIOUS, SEAL_SIZE, OpenedBatch, Seal, SealedBatch, open_batch, seal_batch
 from cryptocore.errors import BatchRejected
 from cryptocore.events import (
     AuditEvent,
@@ -32,6 +21,7 @@ from cryptocore.events import (
     Reason,
     encode_line,
 )
+from cryptocore.partitions import partition_key, partition_of
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import SEALED_BATCH, Signer
 

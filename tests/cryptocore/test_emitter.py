@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cryptocore.batch import MAX_PARTITIONS, SealedBatch
+from cryptocore.batch import SealedBatch
 from cryptocore.emitter import Emitter
 from cryptocore.errors import AuditUnavailable, ConfigurationError, EventInvalid
 from cryptocore.events import AuditEvent, ChainClose, ChainOpen, Heartbeat, KeyRef, Operation, Outcome
+from cryptocore.partitions import MAX_PARTITIONS
 from cryptocore.signing import Signer
 from cryptocore.testing import CountedIds, ManualClock, MemoryTransport
 from tests.cryptocore.filelog import FileTransport, read_log

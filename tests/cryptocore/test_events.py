@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from cryptocore.batch import MAX_PARTITIONS
 from cryptocore.clock import rfc3339
 from cryptocore.errors import EventInvalid
 from cryptocore.events import (
@@ -37,6 +36,7 @@ from cryptocore.events import (
     kek_key_id,
 )
 from cryptocore.keys import KeyState
+from cryptocore.partitions import MAX_PARTITIONS
 
 ID = "6a1f9c52-8e0b-4f0e-9a51-3c2d7e4b1a90"
 OTHER_ID = "0d7e6b31-25c4-4a8f-8a6e-51f0c2b9d3e7"

@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jsonschema import Draft202012Validator
 
 from cryptocore import envelope as envelope_module
-from cryptocore.batch import SealedBatch, open_batch, partition_key, partition_of, seal_batch
+from cryptocore.batch import SealedBatch, open_batch, seal_batch
 from cryptocore.dek import Dek
 from cryptocore.envelope import Header, Owner, Suite, associated_data, decrypt_envelope
 from cryptocore.errors import BatchRejected, CoreError, FormatError
 from cryptocore.events import decode_line, decode_lines, encode_line, json_schema
 from cryptocore.life.approval_pairs import two_people, verify_approval
 from cryptocore.life.approvals import Action, Approval, SignedApproval, sign_approval
+from cryptocore.partitions import partition_key, partition_of
 from cryptocore.records import KeyRecord, SignedRecord, check_successor, sign_record, verify_record
 from cryptocore.registry import Registry
 from cryptocore.signing import Signer

@@ -13,9 +13,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from alerts.thresholds import Limits
-from cryptocore.batch import partition_of as key_partition
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import KekRef, Operation, Phase, VaultAttempt
+from cryptocore.partitions import partition_of as key_partition
 from cryptocore.registry import Registry
 from streams import topics
 from streams.feeds.records import key_of

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from alerts.model import FindingMessage, FindingResolved
 from alerts.system import system_finding
 from alerts.thresholds import HOUR_MS, MINUTE_MS, Limits
-from cryptocore.batch import partition_of as key_partition
+from cryptocore.partitions import partition_of as key_partition
 from cryptocore.registry import Registry
 from streams import correlate
 from streams.addresses import Lonely
