@@ -18,12 +18,12 @@ from bench.result import Result
 from bench.sealed_load import USES_BEFORE, Load
 from bench.worker_process import rss_mib
 from bench.workers import applied, deployment, remember_keys, running, send, serving
+from streams.conduct.observations import Seen, encode
+from streams.conduct.who import WhoStep
 from streams.index.writer import HELD_BYTES
-from streams.key_history import KeyHistory
 from streams.messages import KEY_EVENTS, WHO, Effects, Message
-from streams.observations import Seen, encode
 from streams.state import Kind, State
-from streams.who import WhoStep
+from streams.trail.key_history import KeyHistory
 from tests.servers.kafka import KafkaServer
 
 KEYS = 1_000_000

@@ -30,7 +30,7 @@ from streams.index.elastic import ElasticIndex
 from streams.index.port import Document, EventIndex
 from streams.messages import KEY_EVENTS, Effects, Message
 from streams.pipeline import steps
-from streams.process import Worker
+from streams.running.process import Worker
 from streams.state import State
 from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer

@@ -18,7 +18,7 @@ from bench.month.live import Lived, live
 from bench.month.plan import FULL, SHORT, Calendar
 from bench.month.verdict import Verdict, judge
 from bench.month.world import month
-from streams.outfolder import FolderInUse
+from streams.replaying.outfolder import FolderInUse
 
 
 def run(calendar: Calendar, seed: int) -> tuple[Lived, Verdict]:

@@ -18,7 +18,7 @@ from cryptocore.keys import KeyState
 from cryptocore.partitions import partition_of
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
-from streams.key_history import KeyHistory
+from streams.trail.key_history import KeyHistory
 
 PARTITIONS = 4
 EVENTS_A_BATCH = 500

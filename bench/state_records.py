@@ -11,8 +11,8 @@ import msgspec
 
 from alerts.thresholds import Limits
 from cryptocore.clock import SystemClock
-from streams.key_history import KeyHistory, VersionHistory
 from streams.state import decode, encode
+from streams.trail.key_history import KeyHistory, VersionHistory
 
 TIMES = 20_000
 _WHO = b"user:1234 tokens:refresh billing"

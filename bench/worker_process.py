@@ -23,7 +23,7 @@ from cryptocore.registry import Registry
 from streams.index.port import Document, IndexUnavailable, Refused
 from streams.messages import KEY_EVENTS
 from streams.pipeline import steps
-from streams.process import Worker
+from streams.running.process import Worker
 from streams.settings import Settings
 from streams.stderr import log_to_stderr
 

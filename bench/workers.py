@@ -18,12 +18,12 @@ from aiokafka import AIOKafkaProducer
 
 from bench.sealed_load import PARTITIONS, Load
 from bench.worker_process import Delivered, Job, Report
-from streams import topics
+from streams.log import topics
+from streams.log.statelog import Change, Position
+from streams.log.statelog_kafka import KafkaStateLog
 from streams.messages import KEY_EVENTS
 from streams.settings import Settings
 from streams.state import Kind, State
-from streams.statelog import Change, Position
-from streams.statelog_kafka import KafkaStateLog
 from tests.servers.process import Server
 
 ROOT = Path(__file__).parent.parent

@@ -31,9 +31,9 @@ from streams.commands.vault import vault
 if TYPE_CHECKING:
     from cryptocore.registry import Registry
     from reports.week import Week
-    from streams.allowed import Allowed
     from streams.index.port import EventIndex
-    from streams.outfolder import OutFolder
+    from streams.joining.allowed import Allowed
+    from streams.replaying.outfolder import OutFolder
 
 app = typer.Typer(
     name="keytrail",
@@ -85,7 +85,7 @@ def demo(
 ) -> None:
     """Live a simulated week of a company with one stolen identity. No account; nothing leaves this machine."""
     from streams.demo.run import Demo, next_steps
-    from streams.outputs import tell
+    from streams.replaying.outputs import tell
 
     with writes_into(out) as folder:
         summary = asyncio.run(Demo(folder, seed=seed, events=events, console=console).run())
@@ -132,9 +132,9 @@ async def _replay(
     """Read, judge, write; returns how many records were rejected."""
     from cryptocore.registry import Registry
     from reports import weekly
-    from streams import replay as replaying
     from streams.index.embedded import EmbeddedIndex
-    from streams.outputs import tell, tell_alerts, tell_uses
+    from streams.replaying import replay as replaying
+    from streams.replaying.outputs import tell, tell_alerts, tell_uses
 
     registry = Registry(deployment=bytes(16), signers=()) if sources_file is None else _registry(sources_file)
     allowed = None if allowed_file is None else _allowed(allowed_file, registry)
@@ -179,7 +179,7 @@ def _tell_weeks(weeks: list[str], out: Path) -> None:
 
 
 def _allowed(path: Path, registry: "Registry") -> "Allowed":
-    from streams.allowed import Allowed, AllowedInvalid
+    from streams.joining.allowed import Allowed, AllowedInvalid
 
     try:
         found = Allowed.load(path)

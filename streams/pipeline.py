@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 
 from alerts.thresholds import Limits
 from cryptocore.registry import Registry, Role
-from streams.allowed import Allowed
+from streams.alerting.triage import TriageStep
+from streams.conduct.who import WhoStep
 from streams.feeds.vaults import VaultDeclarations
-from streams.join import JoinStep
-from streams.keys import KeysStep
+from streams.joining.allowed import Allowed
+from streams.joining.join import JoinStep
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, SOURCES, VAULT_ACCESS, WHO, Step
-from streams.sources import SourcesStep
-from streams.triage import TriageStep
-from streams.vault import VaultStep
-from streams.who import WhoStep
+from streams.presence.sources import SourcesStep
+from streams.trail.keys import KeysStep
+from streams.vaultlogs.vault import VaultStep
 
 StepFactory = Callable[[int], Step]
 

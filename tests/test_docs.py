@@ -20,14 +20,14 @@ from cryptocore.contrib.answers import http_status
 from cryptocore.settings import CoreSettings
 from cryptocore.signing import Signer
 from cryptocore.testing import register
-from streams import topics
 from streams.feeds.settings import FeedSettings
+from streams.log import topics
+from streams.log.statelog import Position
+from streams.log.statelog_kafka import KafkaStateLog
 from streams.messages import KEY_EVENTS
-from streams.process import EXIT_DEAD, EXIT_SETUP
+from streams.running.process import EXIT_DEAD, EXIT_SETUP
 from streams.settings import Settings
 from streams.state import Kind, State
-from streams.statelog import Position
-from streams.statelog_kafka import KafkaStateLog
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

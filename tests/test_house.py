@@ -16,9 +16,9 @@ LONGER_WITH_REASON = {
     "cryptocore/spool/file.py": "one SQLite file and every statement that touches it",
     "streams/index/elastic.py": "the only file that may import the client",
     "streams/index/writer.py": "one queue with its bounds; half of it is the meaning of its counters",
-    "streams/keys.py": "the numbered protocol of a batch",
-    "streams/sources.py": "one numbered protocol: heads, gaps, silence, closing",
-    "streams/triage.py": "the life of an alert, from finding to delivery",
+    "streams/trail/keys.py": "the numbered protocol of a batch",
+    "streams/presence/sources.py": "one numbered protocol: heads, gaps, silence, closing",
+    "streams/alerting/triage.py": "the life of an alert, from finding to delivery",
 }
 
 # Put together here, so that this file names none of them itself.

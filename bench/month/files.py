@@ -4,9 +4,9 @@ from pathlib import Path
 
 from bench.month.feed import Feed, arrivals
 from bench.month.world import Month
-from streams.batchfile import write_batches
 from streams.demo.vaultfolder import write_vault_logs
-from streams.outfolder import OutFolder
+from streams.replaying.batchfile import write_batches
+from streams.replaying.outfolder import OutFolder
 
 
 def write(month: Month, seed: int, path: Path, *, feed: Feed | None = None) -> None:

@@ -18,11 +18,11 @@ from bench.month.plan import DAY_S, START_S
 from bench.month.told import TICK_S, Planted, Told
 from bench.month.world import Month
 from cryptocore.clock import parse_rfc3339
-from streams.baseline_commands import command
+from streams.conduct.baseline_commands import command
 from streams.index.port import DocKind, Document, Refused
-from streams.memory import MemoryShell
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, VAULT_ACCESS, WHO
 from streams.pipeline import steps
+from streams.running.memory import MemoryShell
 from streams.vaultlogs.messages import file_key, wrap
 
 TAIL_MS: Final = 150 * MINUTE_MS

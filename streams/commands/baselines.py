@@ -10,7 +10,7 @@ from alerts.words import printable
 from streams.commands.terminal import NOT_ALL_WELL, console, fail, needs, plainly, print_json, print_table, settings
 
 if TYPE_CHECKING:
-    from streams.baselines import Profile
+    from streams.conduct.baselines import Profile
 
 MAX_CANDIDATES: Final = 20
 """Principals that are listed where several are meant."""
@@ -34,7 +34,8 @@ def show(
     if not principal.strip():
         raise fail("the principal must not be empty")
     chosen = settings()
-    from streams import baseline_commands, baseline_log
+    from streams.conduct import baseline_commands
+    from streams.log import baseline_log
 
     with plainly(kafka=chosen.kafka_bootstrap):
         found = asyncio.run(baseline_log.read(chosen, principal))
@@ -66,7 +67,8 @@ def _decide(act: Literal["accept", "reset"], principal: str, *, vault: str, pers
     needs("aiokafka", extra="monitor")
     if not principal.strip() or not person.strip():
         raise fail("the principal and --by must not be empty")
-    from streams import baseline_commands, baseline_log
+    from streams.conduct import baseline_commands
+    from streams.log import baseline_log
 
     if baseline_commands.is_shortened(principal):
         raise fail(f"{principal} is short for an id: a decision needs the whole one, which `baselines show` prints")

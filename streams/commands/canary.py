@@ -41,7 +41,7 @@ def canary() -> None:
 
 async def _sing(chosen: "Settings", trail: "AuditTrail") -> None:
     from cryptocore.clock import SystemClock
-    from streams.canary import Canary
+    from streams.alerting.canary import Canary
     from streams.stderr import log_to_stderr
 
     log_to_stderr(chosen.log_level)

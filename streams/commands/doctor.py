@@ -37,7 +37,7 @@ async def _examine(chosen: "Settings") -> "list[Finding]":
     from cryptocore.clock import SystemClock
     from streams.doctor import files, index, log, monitor, service
     from streams.doctor.findings import examine
-    from streams.worker import open_index
+    from streams.running.worker import open_index
 
     clock = SystemClock()
     return await examine(

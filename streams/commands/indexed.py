@@ -40,7 +40,7 @@ async def opened(file: Path | None) -> "AsyncIterator[EventIndex]":
     index: EventIndex
     if file is None:
         needs("elasticsearch", "pydantic_settings", extra="monitor")
-        from streams.worker import open_index
+        from streams.running.worker import open_index
 
         index = open_index(settings())
     else:

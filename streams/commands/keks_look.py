@@ -79,7 +79,7 @@ def blast_radius(
     declared = copies_of(copies)
 
     async def read(core: "CryptoCore") -> "tuple[BlastRadius, Dependence]":
-        from streams.usehistory import IndexHistory
+        from streams.index.usehistory import IndexHistory
 
         async with monitored(index, monitor=monitor) as documents:
             history = None if documents is None else IndexHistory(documents)

@@ -180,7 +180,7 @@ def compromise(
     a_person(actor)
 
     async def work(core: "CryptoCore") -> "Compromise":
-        from streams.usehistory import IndexHistory
+        from streams.index.usehistory import IndexHistory
 
         async with monitored(index, monitor=monitor) as documents:
             return await core.compromise(

@@ -26,7 +26,7 @@ def blast_radius(
     """Say what hangs on a key before it is touched: versions, tokens and, with the index, who used it lately."""
 
     async def read(core: "CryptoCore") -> "BlastRadius":
-        from streams.usehistory import IndexHistory
+        from streams.index.usehistory import IndexHistory
 
         async with monitored(index, monitor=monitor) as documents:
             return await core.blast_radius(key, history=None if documents is None else IndexHistory(documents))

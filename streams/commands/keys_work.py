@@ -83,7 +83,7 @@ def resign(
         raise fail("compare with what? --monitor or --index FILE; or --without-trail, if nobody monitored this store")
 
     async def work(core: "CryptoCore") -> "Resigned":
-        from streams.trailhistory import IndexTrail
+        from streams.index.trailhistory import IndexTrail
 
         async with monitored(index, monitor=monitor) as documents:
             trail = None if documents is None else IndexTrail(documents, core.parts.registry)

@@ -28,7 +28,7 @@ def worker() -> None:
     """Run a monitor worker on Kafka and Elasticsearch; configured by KEYTRAIL_* (docs/operations.md)."""
     needs("faust", "elasticsearch", extra="monitor")
     chosen = settings()
-    from streams import worker as running
+    from streams.running import worker as running
 
     with plainly(kafka=chosen.kafka_bootstrap), _reviewed_files(chosen):
         running.run(chosen)
@@ -38,8 +38,8 @@ def worker() -> None:
 def _reviewed_files(chosen: "Settings") -> Iterator[None]:
     """Name the file that cannot be used: there are three, and each says only which field is wrong."""
     from cryptocore.errors import RegistryInvalid
-    from streams.allowed import AllowedInvalid
     from streams.feeds.vaults import VaultsInvalid
+    from streams.joining.allowed import AllowedInvalid
 
     try:
         yield
@@ -57,7 +57,7 @@ def ensure() -> None:
     """Create the topics that are missing, and say where existing ones differ from what keytrail needs."""
     needs("aiokafka", extra="monitor")
     chosen = settings()
-    from streams import topics as kafka_topics
+    from streams.log import topics as kafka_topics
 
     with plainly(kafka=chosen.kafka_bootstrap):
         differences = asyncio.run(kafka_topics.ensure(chosen))
@@ -82,7 +82,7 @@ def migrate(
     """
     needs("aiokafka", extra="monitor")
     chosen = settings()
-    from streams import migrate as migration
+    from streams.upkeep import migrate as migration
 
     def told(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)

@@ -8,8 +8,8 @@ import typer
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, console, fail, needs, plainly, settings
 
 if TYPE_CHECKING:
-    from streams.reindex import Rebuilt
     from streams.settings import Settings
+    from streams.upkeep.reindex import Rebuilt
 
 
 def reindex(
@@ -44,8 +44,8 @@ def reindex(
 
 async def _rebuild(chosen: "Settings") -> "Rebuilt":
     from streams.index.writer import OwnerKey
-    from streams.reindex import rebuild
-    from streams.worker import open_index, pipeline_of
+    from streams.running.worker import open_index, pipeline_of
+    from streams.upkeep.reindex import rebuild
 
     def tell(key: "OwnerKey", so_far: "Rebuilt") -> None:
         console.print(f"{key[0]}/{key[1]}: {so_far.documents} documents so far", markup=False)

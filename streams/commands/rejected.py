@@ -85,7 +85,7 @@ def requeue(
 
 
 async def _requeue(chosen: "Settings", found: "list[tuple[int, Rejected]]") -> int:
-    from streams.rejects import requeue as send_back
+    from streams.log.rejects import requeue as send_back
 
     refused = 0
     async for number, kept, became in send_back(chosen, found):
@@ -99,7 +99,7 @@ async def _requeue(chosen: "Settings", found: "list[tuple[int, Rejected]]") -> i
 
 def _read(since: str) -> "list[tuple[int, Rejected]]":
     needs("aiokafka", extra="monitor")
-    from streams.rejects import read
+    from streams.log.rejects import read
 
     since_ms = said_ms(since, otherwise=f"--since {since}: not a date, an RFC 3339 time or how long ago (36h)")
     chosen = settings()

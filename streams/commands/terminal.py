@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from streams.feeds.settings import FeedSettings
-    from streams.outfolder import OutFolder
+    from streams.replaying.outfolder import OutFolder
     from streams.settings import Settings
 
 console: Final = Console(highlight=False, emoji=False)
@@ -178,7 +178,7 @@ def writes_into(out: Path, *, reads: Iterable[Path] = ()) -> "Iterator[OutFolder
         out: the folder for results.
         reads: files and folders that the command reads; results never go among them.
     """
-    from streams.outfolder import FolderInUse, OutFolder
+    from streams.replaying.outfolder import FolderInUse, OutFolder
 
     try:
         folder = OutFolder(out, reads=reads)

@@ -22,8 +22,8 @@ from streams.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from streams.coverage import Coverage
     from streams.feeds.vaults import VaultDeclarations
+    from streams.presence.coverage import Coverage
 
 vault = typer.Typer(help="What the vaults' logs say, explained by our events.", no_args_is_help=True)
 
@@ -100,7 +100,7 @@ def coverage(
 
     Those are the hours in which the vault's log was blind or misses calls, or in which a use is unaccounted.
     """
-    from streams import coverage as covering
+    from streams.presence import coverage as covering
 
     since_ms, until_ms = _since_ms(since), now_ms()
     if until_ms - since_ms > LONGEST_MS:
@@ -137,7 +137,7 @@ def _declared(file: Path | None, index: Path | None) -> "VaultDeclarations | Non
 
 def _print_coverage(found: list[dict[str, Any]], *, every_hour: bool) -> None:
     """One table of the vaults, the worst first, and one of the hours."""
-    from streams.coverage import STATUSES, Sight
+    from streams.presence.coverage import STATUSES, Sight
 
     worst_first = sorted(found, key=lambda one: (-_WORSE.index(one["sight"]), -one["unaccounted"], one["vault"]))
     heads = tuple(status.replace("_", " ") for status in STATUSES)

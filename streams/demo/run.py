@@ -16,7 +16,6 @@ from alerts.delivery import ConsoleNotifier
 from alerts.thresholds import Limits
 from cryptocore.care.terms import Classification
 from reports import weekly
-from streams.batchfile import write_batches
 from streams.demo.company import ADMIN, HOSTS, KEKS, SERVICES, TEAMS, TENANTS, Owned
 from streams.demo.fleet import PARTITIONS, Process, Rows
 from streams.demo.simclock import MINUTE_US, WEEK, WEEK_END_US, WEEK_START_US
@@ -25,12 +24,13 @@ from streams.demo.story import STORY
 from streams.demo.vaultfolder import write_vault_logs
 from streams.demo.world import Post, Tape, World
 from streams.index.embedded import EmbeddedIndex
-from streams.memory import MemoryShell
 from streams.messages import CORRELATE, KEY_EVENTS, VAULT_ACCESS
-from streams.meters import duplicates
-from streams.outfolder import WORK, OutFolder
-from streams.outputs import Summary, Totals, write
 from streams.pipeline import steps
+from streams.replaying.batchfile import write_batches
+from streams.replaying.outfolder import WORK, OutFolder
+from streams.replaying.outputs import Summary, Totals, write
+from streams.running.memory import MemoryShell
+from streams.running.meters import duplicates
 from streams.simulated import NOTE
 
 _WAVE_MINUTES = 5

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from streams.outfolder import VAULT_LOGS, OutFolder
+from streams.replaying.outfolder import VAULT_LOGS, OutFolder
 
 
 def write_vault_logs(out: OutFolder, records: list[dict[str, Any]]) -> None:

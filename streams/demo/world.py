@@ -21,8 +21,8 @@ from cryptocore.store.key_store import KeyStore
 from streams.demo.company import HOSTS, KEEPERS, KEKS, LENA, PROD, SERVICES, TOM, Company, found
 from streams.demo.simclock import WEEK_END_US, WEEK_START_US, SimClock
 from streams.demo.vault import VaultServer
-from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS, VAULT_ACCESS
+from streams.running.memory import MemoryShell
 from streams.simulated import DEPLOYMENT
 from streams.vaultlogs.files import file_key, wrap
 

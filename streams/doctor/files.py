@@ -2,9 +2,9 @@
 
 from cryptocore.errors import FormatError
 from cryptocore.registry import Registry, Role
-from streams.allowed import Allowed
 from streams.doctor.findings import Area, Finding
 from streams.feeds.vaults import VaultDeclarations
+from streams.joining.allowed import Allowed
 from streams.settings import Settings
 
 SOON_MS = 30 * 86_400_000

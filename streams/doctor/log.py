@@ -9,8 +9,8 @@ from aiokafka.errors import KafkaError, for_code
 
 from cryptocore.addresses import all_loopback
 from cryptocore.clock import Clock
-from streams import topics
 from streams.doctor.findings import Area, Finding
+from streams.log import topics
 from streams.settings import Settings
 
 _NO_ERROR: Final = 0

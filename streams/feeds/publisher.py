@@ -20,7 +20,7 @@ from streams.settings import Settings
 from streams.vaultlogs.messages import wrap
 
 MAX_REQUEST: Final = 2 * 1024 * 1024
-"""Bytes of one message at most; the topic takes no more (streams.topics)."""
+"""Bytes of one message at most; the topic takes no more (streams.log.topics)."""
 LINGER_MS: Final = 5
 IN_FLIGHT: Final = 500
 """Records that wait for their acknowledgement together."""

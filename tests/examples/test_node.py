@@ -38,9 +38,9 @@ from cryptocore.signing import Signer
 from cryptocore.wrapping import LocalKeyWrapper, WrapAlgorithm, build_blob, commitment, open_blob
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind
-from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS, Message
 from streams.pipeline import steps
+from streams.running.memory import MemoryShell
 from tests.streams.builders import DEPLOYMENT, NOW_MS, Monitor, registered
 
 ROOT = Path(__file__).parents[2]

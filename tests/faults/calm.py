@@ -8,9 +8,9 @@ from typing import Any
 from alerts.thresholds import MINUTE_MS
 from cryptocore.registry import Registry
 from streams.index.port import EventIndex
-from streams.memory import MemoryShell
 from streams.messages import REJECTED, Message
 from streams.pipeline import steps
+from streams.running.memory import MemoryShell
 from streams.state import Kind, decode
 from tests.faults.worker import LIMITS
 

@@ -12,7 +12,7 @@ from cryptocore.clock import SystemClock
 from cryptocore.development import make_registry
 from cryptocore.registry import Registry
 from cryptocore.store.migration import migrate
-from streams import topics
+from streams.log import topics
 from streams.settings import Settings
 from tests.faults.loopback import ElasticProxy, Webhook
 from tests.faults.service import SERVICE, Job

@@ -10,12 +10,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from cryptocore.batch import OpenedBatch, SealedBatch, open_batch
 from cryptocore.errors import BatchRejected
 from cryptocore.registry import Registry
+from streams.log.statelog_kafka import KafkaStateLog
+from streams.log.topics import INPUTS
 from streams.messages import Message
-from streams.rereading import message_of
+from streams.running.rereading import message_of
 from streams.settings import Settings
 from streams.state import State
-from streams.statelog_kafka import KafkaStateLog
-from streams.topics import INPUTS
 
 
 async def messages_of(settings: Settings, topic: str) -> list[Message]:

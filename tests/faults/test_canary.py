@@ -16,8 +16,8 @@ from aiohttp import web
 from alerts.rules.canary import SOURCE
 from cryptocore.clock import SystemClock
 from cryptocore.development import make_registry
-from streams import topics
-from streams.canary import YOUNG
+from streams.alerting.canary import YOUNG
+from streams.log import topics
 from streams.settings import Settings
 from tests.faults.processes import ROOT, WORKER
 from tests.servers.kafka import KafkaServer

@@ -10,10 +10,10 @@ from typing import Final
 import typer
 
 from alerts.thresholds import MINUTE_MS, Limits
-from streams.app import WorkerApp
 from streams.commands.terminal import plainly, settings
-from streams.process import Application
-from streams.worker import run
+from streams.running.app import WorkerApp
+from streams.running.process import Application
+from streams.running.worker import run
 from tests.streams.plain_app import PlainApp
 
 LIMITS: Final = Limits(head_received_ms=1 * MINUTE_MS)

@@ -31,11 +31,11 @@ from cryptocore.keys import KeyState
 from cryptocore.registry import RegisteredSigner, Registry, Role
 from cryptocore.signing import Signer
 from streams.index.port import Document
-from streams.keys import KeysStep
 from streams.messages import CORRELATE, FINDINGS, KEY_EVENTS, REJECTED, SOURCES, Effects, Message, Out
-from streams.refusals import Meter
-from streams.sources import SourcesStep
+from streams.presence.sources import SourcesStep
 from streams.state import Kind, State
+from streams.trail.keys import KeysStep
+from streams.trail.refusals import Meter
 
 NOW_MS = 1_795_000_000_000
 DEPLOYMENT = bytes(range(16))

@@ -8,16 +8,16 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from streams.index.writer import OwnerKey
-from streams.rereading import message_of
+from streams.log.topics import INPUTS
+from streams.running.rereading import message_of
+from streams.running.shell import KafkaShell
 from streams.settings import Settings
-from streams.shell import KafkaShell
-from streams.topics import INPUTS
 
 READ_MS = 100
 
 
 class PlainApp:
-    """What `streams.app.WorkerApp` is, without Faust."""
+    """What `streams.running.app.WorkerApp` is, without Faust."""
 
     def __init__(self, settings: Settings, shell: KafkaShell, *, die: Callable[[str], NoReturn]) -> None:
         self.crashed: BaseException | None = None

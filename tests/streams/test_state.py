@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from streams.key_history import KeyHistory, VersionHistory
 from streams.state import Kind, State, decode, encode
+from streams.trail.key_history import KeyHistory, VersionHistory
 
 versions = st.builds(
     VersionHistory,

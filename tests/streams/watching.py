@@ -10,13 +10,13 @@ from alerts.examples import vault_access
 from alerts.model import AccessClass, AccessOutcome, Finding, FindingMessage, Principal, PrincipalKind, VaultAccess
 from alerts.thresholds import DAY_MS, MINUTE_MS, Limits
 from cryptocore.clock import rfc3339
-from streams.baseline_commands import command
-from streams.baselines import Profile
+from streams.conduct.baseline_commands import command
+from streams.conduct.baselines import Profile
+from streams.conduct.observations import tell
+from streams.conduct.who import METER, WhoMeter, WhoStep
 from streams.messages import FINDINGS, WHO, Effects, Message
-from streams.observations import tell
 from streams.state import Kind, State
 from streams.vaultlogs.operations import classify
-from streams.who import METER, WhoMeter, WhoStep
 
 LIMITS = Limits()
 T0 = 1_790_553_600_000

@@ -9,13 +9,13 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams import topics
-from streams.app import WorkerApp
 from streams.index.port import EventIndex
+from streams.log import topics
+from streams.log.topics import INPUTS
 from streams.messages import Step
-from streams.process import Application, Worker
+from streams.running.app import WorkerApp
+from streams.running.process import Application, Worker
 from streams.settings import Settings
-from streams.topics import INPUTS
 from tests.streams.counting import CountingStep, totals
 
 

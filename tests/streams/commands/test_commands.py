@@ -15,16 +15,16 @@ from aiokafka.errors import KafkaConnectionError
 from typer.testing import CliRunner, Result
 
 from alerts.words import short_id
-from streams import statelog_kafka
 from streams.cli import app
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
+from streams.conduct.observations import BaselineCommand, decode
+from streams.log import statelog_kafka
+from streams.log.statelog import Position, partition_of
+from streams.log.statelog_kafka import KafkaStateLog
 from streams.messages import VAULT_ACCESS, WHO
-from streams.observations import BaselineCommand, decode
-from streams.rereading import committed
+from streams.running.rereading import committed
 from streams.settings import Settings
 from streams.state import State
-from streams.statelog import Position, partition_of
-from streams.statelog_kafka import KafkaStateLog
 from streams.vaultlogs.messages import decode as decode_access
 from tests.servers.machine import free_port
 from tests.streams.vaultlogs.records import record

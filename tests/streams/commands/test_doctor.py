@@ -14,16 +14,16 @@ from cryptocore.spool.lock import SpoolLock, spool_path
 from cryptocore.store.engine import StoreOptions
 from cryptocore.store.migration import migrate
 from cryptocore.testing import ManualClock
-from streams import generations, topics
 from streams.commands.terminal import NOT_ALL_WELL
 from streams.doctor import index, log, service
 from streams.doctor.findings import Area, Finding, Verdict, examine
+from streams.log import generations, topics
+from streams.log.statelog import Position
+from streams.log.statelog_kafka import KafkaStateLog
 from streams.messages import KEY_EVENTS, SOURCES
+from streams.running.worker import open_index
 from streams.settings import Settings
 from streams.state import State, encode
-from streams.statelog import Position
-from streams.statelog_kafka import KafkaStateLog
-from streams.worker import open_index
 from tests.servers.machine import free_port
 from tests.streams.commands.test_commands import run
 from tests.streams.working import fresh

@@ -22,9 +22,9 @@ from cryptocore.life.destruction import read_certificate
 from cryptocore.store.key_store import database_ms
 from streams.commands.terminal import NOT_ALL_WELL, SOME_REJECTED, UNREACHABLE, WRONG_USE
 from streams.index.embedded import EmbeddedIndex
-from streams.memory import MemoryShell
 from streams.messages import KEY_EVENTS
 from streams.pipeline import steps
+from streams.running.memory import MemoryShell
 from tests.streams.commands.localvault import Office, another_signer, make_office, vault_in_a_thread
 
 LENA = ("--actor", "user:lena")

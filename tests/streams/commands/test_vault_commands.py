@@ -13,15 +13,15 @@ from alerts.examples import kek_use, vault_access
 from alerts.model import KekUse, KekUseStatus, Strength
 from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS
 from cryptocore.clock import rfc3339_ms
-from streams import coverage
 from streams.cli import app
 from streams.commands.moments import moment_ms
 from streams.commands.terminal import NOT_ALL_WELL, UNREACHABLE, WRONG_USE, now_ms
-from streams.coverage import Sight
 from streams.index.documents import kek_use_document, vault_access_document
 from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import EventIndex
+from streams.presence import coverage
+from streams.presence.coverage import Sight
 from tests.servers.machine import free_port
 
 NOON_MS = now_ms() // HOUR_MS * HOUR_MS - 6 * HOUR_MS

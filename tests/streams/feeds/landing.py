@@ -7,12 +7,12 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from alerts.thresholds import Limits
-from streams import topics
 from streams.index.port import DocKind
+from streams.log import topics
 from streams.messages import VAULT_ACCESS, Effects, Message
 from streams.settings import Settings
 from streams.state import State
-from streams.vault import VaultStep
+from streams.vaultlogs.vault import VaultStep
 
 PARTITIONS = 2
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.batchfile import Unreadable, read_batches
+from streams.replaying.batchfile import Unreadable, read_batches
 from streams.vaultlogs.files import FileReason, FileRejected, read
 from streams.vaultlogs.hints import explained
 

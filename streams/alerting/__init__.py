@@ -1,0 +1,1 @@
+"""The agent of `findings`: alerts, their deliveries, and the canary."""

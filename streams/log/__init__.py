@@ -1,0 +1,1 @@
+"""Topics and the state log, on Kafka."""

@@ -1,0 +1,1 @@
+"""The pipeline over files, and the files it leaves."""

@@ -1,0 +1,1 @@
+"""The agent of `key-events`: batches, their chains, and the history of each key."""

@@ -1,0 +1,1 @@
+"""What a person starts: more partitions, the index built again."""
