@@ -36,7 +36,7 @@ from tests.servers.elasticsearch import ElasticsearchServer
 from tests.servers.kafka import KafkaServer
 
 BATCHES = 960
-TURNS = 3
+TURNS = 5
 KEYS = 2_000
 SMALL = {50: 2_000, 5: 6_000, 1: 8_000}
 """Events a message, and how many messages."""

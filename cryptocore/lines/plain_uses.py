@@ -49,7 +49,7 @@ _is_last_trace = re.compile(f'{TRACE_ID}"}}'.encode()).fullmatch
 class Part(Struct, gc=False):
     """A subject or a caller, as written: what was learnt when it came first, for all lines that have it.
 
-    `meaning` is for whoever reads the lines, to keep what follows from the text alone.
+    `meaning` is for the one who reads the lines of this process, to keep what follows from the text alone.
     """
 
     text: bytes

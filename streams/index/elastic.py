@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
-from elastic_transport import AiohttpHttpNode, HttpHeaders, TransportError
-from elastic_transport.client_utils import DEFAULT, DefaultType
+from elastic_transport import TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, NotFoundError, UnsupportedProductError
-from elasticsearch.serializer import JsonSerializer
 
+from streams.index.connection import Answers, Node
 from streams.index.documents import OUT_OF_RANGE
 from streams.index.mappings import LAYOUTS, mapping
 from streams.index.port import DocKind, Document, IndexUnavailable, Refused
@@ -34,7 +31,6 @@ BUCKETS: Final = 5_000
 KEEP_ALIVE: Final = "2m"
 TEMPLATE_PRIORITY: Final = 200
 
-_NO_ERRORS: Final = b'{"errors":false,'
 _BULK_ANSWER: Final = ["errors", "items.*.status", "items.*.error.type", "items.*.error.reason"]
 _BAD_DOCUMENT, _CONFLICT, _TOO_LARGE = 400, 409, 413
 # These come with status 400, and it is the cluster that must change before the document can be taken.
@@ -95,8 +91,8 @@ class ElasticIndex:
             max_retries=0,
             retry_on_timeout=False,
             retry_on_status=(),
-            node_class=_Node,
-            serializers={JsonSerializer.mimetype: _Json()},
+            node_class=Node,
+            serializers={Answers.mimetype: Answers()},
             **options,
         )
         return cls(client, prefix=prefix, replicas=replicas)
@@ -284,47 +280,6 @@ class ElasticIndex:
             yield pit
         finally:
             await self._client.close_point_in_time(id=pit["id"])
-
-
-class _Json(JsonSerializer):
-    """Leaves the answer to a bulk without errors unread: it names 2,000 outcomes, all alike."""
-
-    def json_loads(self, data: bytes) -> Any:
-        return {"errors": False} if data.startswith(_NO_ERRORS) else msgspec.json.decode(data)
-
-
-class _Body(Payload):
-    """A body that goes to the socket in one go: aiohttp would wait for a turn of the loop with each 64 KiB of it."""
-
-    _value: bytes
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value)
-        self._size = len(value)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await writer.write(self._value)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._value.decode(encoding, errors)
-
-
-class _Node(AiohttpHttpNode):
-    """A connection that never logs bodies, and sends each in one go."""
-
-    async def perform_request(  # type: ignore[override]  # like every async node of the client
-        self,
-        method: str,
-        target: str,
-        body: bytes | None = None,
-        headers: HttpHeaders | None = None,
-        request_timeout: DefaultType | float | None = DEFAULT,
-    ) -> Any:
-        sent = None if body is None else cast("bytes", _Body(body))
-        return await super().perform_request(method, target, sent, headers, request_timeout)
-
-    def _log_request(self, *_: Any, **__: Any) -> None:
-        """Say nothing: the client would decode each body as soon as any log handler exists, and could print it."""
 
 
 class _TooLarge(Exception):
