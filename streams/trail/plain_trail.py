@@ -89,14 +89,13 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
     day_ms = earliest_ms - earliest_ms % DAY_MS
     midnight_ms = day_ms + DAY_MS
     join = b"".join
-    for line in lines:
-        use, raw = line
+    for use, raw in lines:
         if type(use) is not PlainUse:
-            return line
+            return use, raw
         # 2
         occurred_ms = use.occurred_ms
         if not earliest_ms <= occurred_ms <= latest_ms:
-            return line
+            return use, raw
         # 3
         operation = use.operation
         act, subject, caller = acts[operation], use.subject.meaning, use.caller.meaning
@@ -107,18 +106,18 @@ def take_plain(  # noqa: C901, PLR0911, PLR0912 - see below
         ident = unhexlify(use.key_id)
         history = live.get(ident) or records.get(ident, KeyHistory)
         if history is None or not history.tenant:
-            return line
+            return use, raw
         number = subject.version
         for version in history.versions:
             if version.version == number:
                 break
         else:
-            return line
+            return use, raw
         if version.revoked_ms is not None or (decoys and use.key_id in decoys):
-            return line
+            return use, raw
         revision = subject.revision
         if version.revision != revision and (version.revision or version.used < revision):
-            return line
+            return use, raw
         # 5
         try:
             history.counts[act.counted] += 1
