@@ -1,12 +1,13 @@
 """The same messages in a calm run, and what of its state can be compared with that of a storm."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 from alerts.thresholds import MINUTE_MS
 from cryptocore.registry import Registry
+from streams.findings import OpenFinding
 from streams.index.port import EventIndex
 from streams.messages import REJECTED, Message
 from streams.pipeline import steps
@@ -75,11 +76,26 @@ class Calm:
             await self._shell.tick(self._now_ms)
 
 
+def miscounted(states: Iterable[Mapping[bytes, bytes]], since_ms: int) -> list[str]:
+    """Alerts that count otherwise than the agents that told them, of findings that were sent before that time."""
+    records = [(Kind(key[0]), value) for state in states for key, value in state.items()]
+    books = [decode(value, OpenFinding) for kind, value in records if kind is Kind.FINGERPRINT]
+    sent = {known.finding_id: known.sent_count for known in books if known.sent_ms < since_ms}
+    alerts = [decode(value) for kind, value in records if kind is Kind.ALERT]
+    return [
+        f"{alert['alert_id']}: {told[0]} of {ident}, and {sent[ident]} were sent"
+        for alert in alerts
+        for ident, told in alert.get("told", {}).items()
+        if told[0] != sent.get(ident, told[0])
+    ]
+
+
 def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
     """A dumped state without positions, times and pace.
 
-    An alert is named by the finding that opened it, which is of the partition that was heard first where several tell
-    of one cause: here it is named by its fingerprint.
+    How many hits an alert was told of goes with the pace: there is one message a minute, with the count that the agent
+    keeps in its own state (`miscounted`). An alert is named by the finding that opened it, which is of the partition
+    that was heard first where several tell of one cause: here it is named by its fingerprint.
     """
     records = {key: decode(value) for key, value in state.items() if key[0] not in {Kind.METER, Kind.POSITION}}
     alerts = [value for key, value in records.items() if key[0] == Kind.ALERT and "alert_id" in value]
@@ -96,6 +112,8 @@ def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 def _timeless(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
+        if "told" in value and "alert_id" in value:
+            value = value | {"told": {ident: retracted for ident, (_, retracted) in value["told"].items()}}
         kept = {key: item for key, item in value.items() if key not in PACE and not str(key).endswith("_ms")}
         return {key: _timeless(item, names) for key, item in kept.items()}
     if isinstance(value, list):

@@ -17,7 +17,7 @@ from streams.index.elastic import ElasticIndex
 from streams.index.embedded import EmbeddedIndex
 from streams.index.port import DocKind, EventIndex
 from streams.messages import KEY_EVENTS, REJECTED, VAULT_ACCESS
-from tests.faults.calm import Calm, comparable
+from tests.faults.calm import Calm, comparable, miscounted
 from tests.faults.deployment import STOP_S
 from tests.faults.logs import ends_of, events_of, honest, messages_of, state_of
 from tests.faults.storm import IN_TIME_S, Storm
@@ -27,6 +27,8 @@ SETTLED_S = 280
 """Until everything is in the index and told; a copied call id has its first word after two minutes."""
 FIRST_WORD_S = (110, 140)
 """When a theft is told, by its age: workers that are stopped about then and a calm run to that moment may differ."""
+ON_ITS_WAY_MS = 5_000
+"""What was sent so shortly before the end may not have been taken."""
 QUIET_S = 6
 """What the last lines set off goes through two more topics, a second each."""
 MOST_KEYS = 10_000
@@ -81,7 +83,7 @@ async def check(storm: Storm, results: Results) -> None:
     states = await calm.live(inputs, end_ms)
     await _check_calm(results, index, calm_index, alerts)
     _check_rejected(results, [one.value for one in await messages_of(settings, REJECTED)], calm.rejected())
-    await _check_states(storm, results, states)
+    await _check_states(storm, results, states, end_ms)
     await _check_lost(results, deployment.vault.lost, emitted, calm, calm_index)
     await calm.close()
     await calm_index.close()
@@ -287,11 +289,13 @@ def _places(values: list[bytes]) -> Places:
     return sorted((one["topic"], one["partition"], one["offset"]) for one in read)
 
 
-async def _check_states(storm: Storm, results: Results, states: dict[tuple[str, int], dict[bytes, bytes]]) -> None:
+async def _check_states(
+    storm: Storm, results: Results, states: dict[tuple[str, int], dict[bytes, bytes]], end_ms: int
+) -> None:
     records, differing = 0, []
+    storms = {key: await state_of(storm.deployment.settings, *key) for key in states}
     for (topic, partition), calm in sorted(states.items()):
-        stormy = _but_the_storm(comparable(await state_of(storm.deployment.settings, topic, partition)))
-        wanted = comparable(calm)
+        stormy, wanted = _but_the_storm(comparable(storms[topic, partition])), comparable(calm)
         records += len(wanted)
         differing += [
             f"{topic}/{partition} {key}: {stormy.get(key)} != {wanted.get(key)}"
@@ -304,6 +308,8 @@ async def _check_states(storm: Storm, results: Results, states: dict[tuple[str, 
         f"{records} records in {len(states)} partitions; {len(differing)} differ"
         + "".join(f"\n    {one[:3000]}" for one in differing[:10]),
     )
+    wrong = miscounted(storms.values(), end_ms - ON_ITS_WAY_MS)
+    results.hold("alerts count what was sent", not wrong, f"{len(wrong)} do not {wrong[:3]}")
 
 
 def _but_the_storm(state: dict[str, Any]) -> dict[str, Any]:
