@@ -31,6 +31,8 @@ BUCKETS: Final = 5_000
 KEEP_ALIVE: Final = "2m"
 TEMPLATE_PRIORITY: Final = 200
 
+_CREATE: Final = b'{"create":{"_index":"%b","_id":'
+_REPLACE: Final = b'{"index":{"_index":"%b","version":%d,"version_type":"external","_id":'
 _BULK_ANSWER: Final = ["errors", "items.*.status", "items.*.error.type", "items.*.error.reason"]
 _BAD_DOCUMENT, _CONFLICT, _TOO_LARGE = 400, 409, 413
 # These come with status 400, and it is the cluster that must change before the document can be taken.
@@ -249,19 +251,15 @@ class ElasticIndex:
     def _bulk(self, documents: Sequence[Document]) -> bytes:
         """Write the body of a bulk; neighbours mostly go to the same index."""
         parts: list[bytes] = []
-        kind, day_ms, create = None, None, b""
+        kind, day_ms, index, create = None, None, b"", b""
         for document in documents:
             if document.kind is not kind or document.day_ms != day_ms:
                 kind, day_ms = document.kind, document.day_ms
-                create = b'{"create":{"_index":"%b","_id":' % self._index_of(kind, day_ms)
-            how = create if not document.version else self._replace(document)
+                index = self._index_of(kind, day_ms)
+                create = _CREATE % index
+            how = _REPLACE % (index, document.version) if document.version else create
             parts += (how, _encode(document.id), b"}}\n", document.body, b"\n")
         return b"".join(parts)
-
-    def _replace(self, document: Document) -> bytes:
-        """Begin the operation of a document that only a higher version replaces."""
-        index = self._index_of(document.kind, document.day_ms)
-        return b'{"index":{"_index":"%b","version":%d,"version_type":"external","_id":' % (index, document.version)
 
     def _index_of(self, kind: DocKind, day_ms: int | None) -> bytes:
         name = f"{self._prefix}-{LAYOUTS[kind].name}"

@@ -104,6 +104,7 @@ def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
     for alert in sorted(alerts, key=itemgetter("opened_ms")):
         seen[alert["fingerprint"]] += 1
         names[alert["alert_id"]] = f"alert {seen[alert['fingerprint']]} of {alert['fingerprint']}"
+        alert["told"] = {ident: retracted for ident, (_, retracted) in alert["told"].items()}
     return {
         f"{Kind(key[0]).name}/{names.get(key[1:].hex(), key[1:].hex())}": _timeless(value, names)
         for key, value in records.items()
@@ -112,8 +113,6 @@ def comparable(state: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 def _timeless(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        if "told" in value and "alert_id" in value:
-            value = value | {"told": {ident: retracted for ident, (_, retracted) in value["told"].items()}}
         kept = {key: item for key, item in value.items() if key not in PACE and not str(key).endswith("_ms")}
         return {key: _timeless(item, names) for key, item in kept.items()}
     if isinstance(value, list):

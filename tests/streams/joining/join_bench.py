@@ -1,15 +1,17 @@
 """A bench for the join: messages in, what stands in the end out. Shared by its tests; time is an argument."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import msgspec
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from alerts.examples import key_change, vault_access
 from alerts.model import AccessClass, AccessOutcome, FindingMessage, FindingResolved, KekUse, Principal, PrincipalKind
-from alerts.thresholds import MINUTE_MS, Limits
+from alerts.thresholds import HOUR_MS, MINUTE_MS, Limits
 from cryptocore.clock import rfc3339_ms
 from cryptocore.events import KeyRef, OwnerRef, VaultAttempt
 from cryptocore.registry import RegisteredSigner, Registry, Role
@@ -212,6 +214,11 @@ class Bench:
         found = self.documents.get(sha256(name.encode()).hexdigest()) or self.documents[name]
         return found["status"], found["strength"], found["reason"]
 
+    def final(self) -> dict[str, tuple[Any, ...]]:
+        """What the documents say in the end."""
+        fields = ("status", "strength", "reason", "final", "event_id", "actor")
+        return {name: tuple(body[each] for each in fields) for name, body in self.documents.items()}
+
     def kept(self, name: str) -> KekUse | None:
         known = self.state.get(Kind.USE, sha256(name.encode()).digest(), UseState)
         return None if known is None else known.use
@@ -248,3 +255,34 @@ class Bench:
         if known is None or known["revision"] < body["revision"]:
             self.documents[document.id] = body
         self.step.indexed(document, self.state)
+
+
+Timed = tuple[int, Claim | Use | Progress]
+"""A message and when it arrives."""
+
+
+def play(messages: Sequence[Timed], *, restart_after: int | None = None) -> Bench:
+    """Send messages at their times, a tick a minute between them."""
+    bench = Bench()
+    for number, (at_ms, message) in enumerate(messages):
+        while bench.now_ms + MINUTE_MS <= at_ms:
+            bench.wait(MINUTE_MS)
+        bench.send(message, at_ms=at_ms)
+        if number == restart_after:
+            bench.restart()
+    return bench
+
+
+def play_out(messages: Sequence[Timed], *, restart_after: int | None = None) -> Bench:
+    """Send messages at their times, and wait until nothing of them is open."""
+    bench = play(messages, restart_after=restart_after)
+    bench.wait(2 * HOUR_MS, step_ms=5 * MINUTE_MS)
+    return bench
+
+
+def disordered(data: st.DataObject, history: Sequence[Timed], *, most_minutes: int) -> tuple[list[Timed], int]:
+    """The same messages, late and shuffled, and after which of them to restart."""
+    delays = data.draw(st.lists(st.integers(0, most_minutes), min_size=len(history), max_size=len(history)))
+    late = [(at_ms + minutes * MINUTE_MS, message) for (at_ms, message), minutes in zip(history, delays, strict=True)]
+    shuffled = data.draw(st.permutations(late))
+    return sorted(shuffled, key=lambda timed: timed[0]), data.draw(st.integers(0, len(late)))

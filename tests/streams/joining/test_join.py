@@ -18,10 +18,13 @@ from tests.streams.joining.join_bench import (
     STRANGER,
     T0,
     Bench,
+    Timed,
     attempt,
     call_id,
+    disordered,
     intent,
     outcome,
+    play_out,
     progress,
     registry,
     request_id,
@@ -444,9 +447,6 @@ def test_a_record_is_not_forgotten_before_its_document_is_in_the_index() -> None
 # Order does not matter
 
 
-Timed = tuple[int, Claim | Use | Progress]
-
-
 @st.composite
 def histories(draw: st.DrawFn) -> list[Timed]:
     """Some minutes of calls, thefts, copies and losses; each message with the time it was written."""
@@ -476,35 +476,16 @@ def histories(draw: st.DrawFn) -> list[Timed]:
     return sorted([*messages, *beats], key=lambda timed: timed[0])
 
 
-def _run(messages: list[Timed], *, restart_after: int | None = None) -> Bench:
-    bench = Bench()
-    for number, (at_ms, message) in enumerate(messages):
-        while bench.now_ms + MINUTE_MS <= at_ms:
-            bench.wait(MINUTE_MS)
-        bench.send(message, at_ms=at_ms)
-        if number == restart_after:
-            bench.restart()
-    bench.wait(2 * HOUR_MS, step_ms=5 * MINUTE_MS)
-    return bench
-
-
-def _final(bench: Bench) -> dict[str, tuple[Any, ...]]:
-    fields = ("status", "strength", "reason", "final", "event_id", "actor")
-    return {name: tuple(body[each] for each in fields) for name, body in bench.documents.items()}
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), history=histories())
 def test_delays_and_disorder_give_the_verdicts_and_counts_of_the_calm_run(
     data: st.DataObject, history: list[Timed]
 ) -> None:
-    calm = _run(history)
-    delays = data.draw(st.lists(st.integers(0, 50), min_size=len(history), max_size=len(history)))
-    late = [(at_ms + minutes * MINUTE_MS, message) for (at_ms, message), minutes in zip(history, delays, strict=True)]
-    shuffled = data.draw(st.permutations(late))
-    live = _run(sorted(shuffled, key=lambda timed: timed[0]), restart_after=data.draw(st.integers(0, len(late))))
+    calm = play_out(history)
+    disorder, restart_after = disordered(data, history, most_minutes=50)
+    live = play_out(disorder, restart_after=restart_after)
 
-    assert _final(live) == _final(calm)
+    assert live.final() == calm.final()
     assert live.standing() == calm.standing()
     assert all(body["status"] != "pending" for body in live.documents.values())
 

@@ -11,19 +11,21 @@ from alerts.examples import key_change
 from alerts.model import FindingMessage, Severity
 from alerts.thresholds import HOUR_MS, MINUTE_MS, SECOND_MS, Limits
 from streams.joining.attempts import VAULT_OPERATION, explained_by
-from streams.joining.correlate import Claim, Progress, Use
 from streams.joining.join import JoinStep
 from tests.streams.joining.join_bench import (
     OTHER,
     STRANGER,
     T0,
     Bench,
+    Timed,
     act,
     attempt,
     call_id,
+    disordered,
     intent,
     kek_act,
     outcome,
+    play_out,
     progress,
     registry,
     request_id,
@@ -194,7 +196,6 @@ def test_a_storage_account_under_our_kek_is_no_thief_but_still_unaccounted() -> 
 
 # Order does not matter
 
-Timed = tuple[int, Claim | Use | Progress]
 _PAIRS = [("rotate", "KeyRotate", None), ("suspend", "KeyUpdate", OFF), ("resume", "KeyUpdate", ON)]
 
 
@@ -224,34 +225,15 @@ def histories(draw: st.DrawFn) -> list[Timed]:
     return sorted([*messages, *beats], key=lambda timed: timed[0])
 
 
-def _run(messages: list[Timed], *, restart_after: int | None = None) -> Bench:
-    bench = Bench()
-    for number, (at_ms, message) in enumerate(messages):
-        while bench.now_ms + MINUTE_MS <= at_ms:
-            bench.wait(MINUTE_MS)
-        bench.send(message, at_ms=at_ms)
-        if number == restart_after:
-            bench.restart()
-    bench.wait(2 * HOUR_MS, step_ms=5 * MINUTE_MS)
-    return bench
-
-
-def _final(bench: Bench) -> dict[str, tuple[Any, ...]]:
-    fields = ("status", "strength", "reason", "final", "event_id", "actor")
-    return {name: tuple(body[each] for each in fields) for name, body in bench.documents.items()}
-
-
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), history=histories())
 def test_delays_and_disorder_give_the_verdicts_and_counts_of_the_calm_run(
     data: st.DataObject, history: list[Timed]
 ) -> None:
-    calm = _run(history)
-    delays = data.draw(st.lists(st.integers(0, 50), min_size=len(history), max_size=len(history)))
-    late = [(at_ms + minutes * MINUTE_MS, message) for (at_ms, message), minutes in zip(history, delays, strict=True)]
-    shuffled = data.draw(st.permutations(late))
-    live = _run(sorted(shuffled, key=lambda timed: timed[0]), restart_after=data.draw(st.integers(0, len(late))))
+    calm = play_out(history)
+    disorder, restart_after = disordered(data, history, most_minutes=50)
+    live = play_out(disorder, restart_after=restart_after)
 
-    assert _final(live) == _final(calm)
+    assert live.final() == calm.final()
     assert live.standing() == calm.standing()
     assert all(body["status"] != "pending" for body in live.documents.values())

@@ -11,7 +11,7 @@ from alerts.model import FindingMessage, FindingResolved, Severity
 from alerts.thresholds import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Limits
 from cryptocore.clock import rfc3339_ms
 from streams.feeds.vaults import VaultDeclarations
-from streams.joining.correlate import Claim, Progress, Use
+from streams.joining.correlate import Claim, Use
 from streams.joining.join import JoinStep
 from streams.joining.kek_history import MAX_ACTS, MAX_VERSIONS, KekHistory
 from streams.state import Kind
@@ -20,11 +20,14 @@ from tests.streams.joining.join_bench import (
     T0,
     VERSION,
     Bench,
+    Timed,
     act,
+    disordered,
     intent,
     kek_act,
     news,
     outcome,
+    play,
     progress,
     registry,
     request_id,
@@ -405,7 +408,6 @@ def test_a_kek_that_nobody_touched_for_long_is_forgotten() -> None:
 
 # Order does not matter
 
-Timed = tuple[int, Claim | Use | Progress]
 _CHANGES = [OFF, OFF, ON, key_change(operations=("wrapKey",)), key_change(operations=("wrapKey", "unwrapKey")), None]
 
 
@@ -448,13 +450,7 @@ def histories(draw: st.DrawFn) -> list[Timed]:
 
 
 def _run(messages: list[Timed], *, restart_after: int | None = None) -> Bench:
-    bench = Bench()
-    for number, (at_ms, message) in enumerate(messages):
-        while bench.now_ms + MINUTE_MS <= at_ms:
-            bench.wait(MINUTE_MS)
-        bench.send(message, at_ms=at_ms)
-        if number == restart_after:
-            bench.restart()
+    bench = play(messages, restart_after=restart_after)
     bench.wait(T0 + 3 * HOUR_MS - bench.now_ms, step_ms=5 * MINUTE_MS)
     return bench
 
@@ -465,10 +461,8 @@ def test_disorder_within_the_lateness_gives_the_findings_of_the_calm_run(
     data: st.DataObject, history: list[Timed]
 ) -> None:
     calm = _run(history)
-    delays = data.draw(st.lists(st.integers(0, 15), min_size=len(history), max_size=len(history)))
-    late = [(at_ms + minutes * MINUTE_MS, message) for (at_ms, message), minutes in zip(history, delays, strict=True)]
-    shuffled = data.draw(st.permutations(late))
-    live = _run(sorted(shuffled, key=lambda timed: timed[0]), restart_after=data.draw(st.integers(0, len(late))))
+    disorder, restart_after = disordered(data, history, most_minutes=15)
+    live = _run(disorder, restart_after=restart_after)
 
     kept = [bench.state.get(Kind.KEK, KEK, KekHistory) or KekHistory() for bench in (calm, live)]
     assert live.standing() == calm.standing()
